@@ -1,0 +1,14 @@
+//! What stands between a socket and a handler. Knows no endpoint.
+//!
+//! An endpoint is one [`Route`]: method, paths, where it must run, its rate-limit class, its handler.
+//! From the same row come dispatch, handing on to the right process, the proxy configuration and the docs.
+
+pub mod reply;
+pub mod request;
+pub mod route;
+pub mod table;
+
+pub use reply::Reply;
+pub use request::Rq;
+pub use route::{Access, App, On, Rate, Resource, Route, route};
+pub use table::Table;

@@ -1,0 +1,71 @@
+//! Every line of SQL: the pool, transactions, caches, id generators, and one file a noun.
+
+pub mod cache;
+pub mod db;
+pub mod events;
+pub mod forget;
+pub mod streams;
+
+pub use cache::{Cache, Registry, WireKey};
+pub use db::{Conn, Db, Params, Tx};
+pub use streams::{EventRow, IdGuard, PresenceRow, Row, Stream, Streams, Update};
+
+use std::sync::Arc;
+use types::{OwnedServerName, Pdu, Result};
+
+/// What the store needs to know to open.
+pub struct Settings {
+    pub server_name: OwnedServerName,
+    /// Name of this process (`master` for main).
+    pub instance: String,
+    pub postgres: tokio_postgres::Config,
+    /// Statements run on each new connection.
+    pub session: String,
+    pub max_connections: u32,
+    /// Scales all caches (`caches.global_factor`; 0.5 is the default of Synapse and the base here).
+    pub cache_factor: f64,
+}
+
+/// The database with its caches. One per process, shared.
+pub struct Store {
+    pub db: Db,
+    pub streams: Arc<Streams>,
+    pub registry: Registry,
+    pub server_name: OwnedServerName,
+    pub(crate) event_cache: Cache<String, Arc<Pdu>>,
+}
+
+impl Store {
+    /// Opens a database whose schema was checked before. `writers`: configured writers of a stream.
+    pub async fn open(settings: Settings, writers: impl Fn(Stream) -> Vec<String>) -> Result<Arc<Self>> {
+        let db = Db::new(settings.postgres, &settings.session, settings.max_connections);
+        let streams = Streams::load(db.clone(), &settings.instance, writers).await?;
+        let registry = Registry::default();
+        let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
+        let store = Arc::new(Self {
+            event_cache: registry.cache("_get_event_cache", sized(8_000)),
+            db,
+            streams,
+            registry,
+            server_name: settings.server_name,
+        });
+        let weak = Arc::downgrade(&store);
+        store.streams.set_forgets(Box::new(move |row| {
+            if let Some(store) = weak.upgrade() {
+                store.obey(row);
+            }
+        }));
+        Ok(store)
+    }
+
+    /// Name of this process, for `instance_name` columns.
+    pub fn instance(&self) -> &str {
+        self.streams.instance()
+    }
+
+    /// Begins a transaction; use [`transaction!`].
+    #[doc(hidden)]
+    pub async fn begin(&self, name: &'static str) -> Result<Tx> {
+        self.db.begin(name).await
+    }
+}

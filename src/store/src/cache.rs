@@ -1,0 +1,251 @@
+//! Caches under Synapse's names, so that invalidations from and for Synapse processes hit the right one.
+
+use dashmap::DashMap;
+use quick_cache::sync::Cache as Quick;
+use std::borrow::Borrow;
+use std::future::Future;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use types::Result;
+
+/// A key that can be read from the `keys` array of the `caches` stream.
+pub trait WireKey: Hash + Eq + Clone + Send + Sync + 'static {
+    /// None if the array does not hold exactly one full key (a prefix, say): then everything is dropped.
+    fn from_wire(keys: &[String]) -> Option<Self>;
+    fn to_wire(&self) -> Vec<String>;
+}
+
+impl WireKey for String {
+    fn from_wire(keys: &[String]) -> Option<Self> {
+        if let [k] = keys { Some(k.clone()) } else { None }
+    }
+    fn to_wire(&self) -> Vec<String> {
+        vec![self.clone()]
+    }
+}
+
+impl WireKey for (String, String) {
+    fn from_wire(keys: &[String]) -> Option<Self> {
+        if let [a, b] = keys { Some((a.clone(), b.clone())) } else { None }
+    }
+    fn to_wire(&self) -> Vec<String> {
+        vec![self.0.clone(), self.1.clone()]
+    }
+}
+
+impl WireKey for (String, String, String) {
+    fn from_wire(keys: &[String]) -> Option<Self> {
+        if let [a, b, c] = keys { Some((a.clone(), b.clone(), c.clone())) } else { None }
+    }
+    fn to_wire(&self) -> Vec<String> {
+        vec![self.0.clone(), self.1.clone(), self.2.clone()]
+    }
+}
+
+/// State groups and the like: never on the wire as anything but decimal.
+impl WireKey for i64 {
+    fn from_wire(keys: &[String]) -> Option<Self> {
+        if let [k] = keys { k.parse().ok() } else { None }
+    }
+    fn to_wire(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
+
+const EPOCHS: usize = 256;
+
+struct Inner<K, V> {
+    name: &'static str,
+    map: Quick<K, V>,
+    /// Counts invalidations by hash of the key: a value whose load overlapped one is not kept.
+    epochs: Vec<AtomicU64>,
+    all: AtomicU64,
+    hasher: RandomState,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// A bounded cache. Cheap to clone; values should be (an `Arc`, a small struct).
+pub struct Cache<K, V>(Arc<Inner<K, V>>);
+
+impl<K, V> Clone for Cache<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What the registry needs to know of a cache.
+pub trait Forget: Send + Sync {
+    /// None: everything.
+    fn forget_wire(&self, keys: Option<&[String]>);
+    /// (name, entries, hits, misses) for the metrics.
+    fn figures(&self) -> (&'static str, u64, u64, u64);
+}
+
+impl<K: WireKey, V: Clone + Send + Sync + 'static> Cache<K, V> {
+    /// `capacity`: entries held at most.
+    pub fn new(name: &'static str, capacity: usize) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            map: Quick::new(capacity.max(8)),
+            epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
+            all: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }))
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    fn slot<Q: Hash + ?Sized>(&self, key: &Q) -> &AtomicU64 {
+        &self.0.epochs[(self.0.hasher.hash_one(key) as usize) % EPOCHS]
+    }
+
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let found = self.0.map.get(key);
+        let counter = if found.is_some() { &self.0.hits } else { &self.0.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// A stamp to take before loading and to hand to [`Cache::put_since`].
+    pub fn stamp<Q: Hash + ?Sized>(&self, key: &Q) -> Stamp
+    where
+        K: Borrow<Q>,
+    {
+        Stamp(self.slot(key).load(Ordering::Acquire), self.0.all.load(Ordering::Acquire))
+    }
+
+    /// Keeps a loaded value unless the key was invalidated since the stamp was taken.
+    pub fn put_since(&self, stamp: Stamp, key: K, value: V) {
+        if self.stamp(&key) == stamp {
+            self.0.map.insert(key.clone(), value);
+            // An invalidation between the check and the insert must win.
+            if self.stamp(&key) != stamp {
+                self.0.map.remove(&key);
+            }
+        }
+    }
+
+    /// Keeps a value that is known to be current.
+    pub fn put(&self, key: K, value: V) {
+        self.0.map.insert(key, value);
+    }
+
+    /// The cached value or the result of `load`.
+    pub async fn get_or_load<Q, F>(&self, key: &Q, load: F) -> Result<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: Future<Output = Result<V>>,
+    {
+        if let Some(v) = self.get(key) {
+            return Ok(v);
+        }
+        let stamp = self.stamp(key);
+        let v = load.await?;
+        self.put_since(stamp, key.to_owned(), v.clone());
+        Ok(v)
+    }
+
+    pub fn forget<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.slot(key).fetch_add(1, Ordering::AcqRel);
+        self.0.map.remove(key);
+    }
+
+    pub fn forget_all(&self) {
+        self.0.all.fetch_add(1, Ordering::AcqRel);
+        self.0.map.clear();
+    }
+}
+
+/// See [`Cache::stamp`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u64, u64);
+
+impl<K: WireKey, V: Clone + Send + Sync + 'static> Forget for Cache<K, V> {
+    fn forget_wire(&self, keys: Option<&[String]>) {
+        match keys.and_then(K::from_wire) {
+            Some(key) => self.forget(&key),
+            None => self.forget_all(),
+        }
+    }
+
+    fn figures(&self) -> (&'static str, u64, u64, u64) {
+        let i = &self.0;
+        (i.name, i.map.len() as u64, i.hits.load(Ordering::Relaxed), i.misses.load(Ordering::Relaxed))
+    }
+}
+
+/// All caches of the process by name; names that are not here are ignored, as in Synapse.
+#[derive(Default)]
+pub struct Registry(DashMap<&'static str, Arc<dyn Forget>>);
+
+impl Registry {
+    /// Makes a cache and registers it.
+    pub fn cache<K: WireKey, V: Clone + Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        capacity: usize,
+    ) -> Cache<K, V> {
+        let cache = Cache::new(name, capacity);
+        self.0.insert(name, Arc::new(cache.clone()));
+        cache
+    }
+
+    /// Obeys one row of the `caches` stream (not the `*_fake` names, which are several caches at once).
+    pub fn forget(&self, name: &str, keys: Option<&[String]>) {
+        if let Some(cache) = self.0.get(name) {
+            cache.forget_wire(keys);
+        }
+    }
+
+    /// Drops everything: after a gap that cannot be filled.
+    pub fn forget_everything(&self) {
+        for c in self.0.iter() {
+            c.forget_wire(None);
+        }
+    }
+
+    pub fn figures(&self) -> Vec<(&'static str, u64, u64, u64)> {
+        self.0.iter().map(|c| c.figures()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_loaded_across_an_invalidation_is_not_kept() {
+        let c: Cache<String, i32> = Cache::new("t", 10);
+        let stamp = c.stamp("k");
+        c.forget("k");
+        c.put_since(stamp, "k".into(), 1);
+        assert_eq!(c.get("k"), None);
+        c.put_since(c.stamp("k"), "k".into(), 2);
+        assert_eq!(c.get("k"), Some(2));
+        c.forget_wire(Some(&["k".to_owned()]));
+        assert_eq!(c.get("k"), None);
+    }
+
+    #[test]
+    fn prefixes_drop_everything() {
+        let c: Cache<(String, String), i32> = Cache::new("t", 10);
+        c.put(("a".into(), "b".into()), 1);
+        c.forget_wire(Some(&["a".to_owned()]));
+        assert_eq!(c.get(&("a".to_owned(), "b".to_owned())), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! Connections and transactions. Everything that talks to PostgreSQL goes through here.
+
+use dashmap::DashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+use types::{Error, Result};
+
+/// Parameters of one statement.
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// One connection with its prepared statements.
+pub struct Conn {
+    client: Client,
+    statements: DashMap<String, Statement>,
+    /// Set when a transaction was abandoned half way: the connection must not be used again.
+    dirty: AtomicBool,
+}
+
+/// At most this many statements stay prepared on a connection.
+const MAX_STATEMENTS: usize = 600;
+
+impl Conn {
+    async fn statement(&self, sql: &str) -> Result<Statement> {
+        if let Some(s) = self.statements.get(sql) {
+            return Ok(s.clone());
+        }
+        let s = self.client.prepare(sql).await?;
+        if self.statements.len() < MAX_STATEMENTS {
+            self.statements.insert(sql.to_owned(), s.clone());
+        }
+        Ok(s)
+    }
+
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        let s = self.statement(sql).await?;
+        Ok(self.client.query(&s, params).await?)
+    }
+
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
+        let s = self.statement(sql).await?;
+        Ok(self.client.execute(&s, params).await?)
+    }
+
+    /// Several statements at once, without parameters or results.
+    pub async fn batch(&self, sql: &str) -> Result<()> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+}
+
+/// Makes connections for the pool.
+#[derive(Clone)]
+pub struct Manager {
+    config: Arc<tokio_postgres::Config>,
+    /// Statements run on each new connection.
+    session: Arc<str>,
+}
+
+impl Manager {
+    /// Opens a connection outside the pool.
+    pub async fn open(&self) -> Result<Conn> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        tokio::spawn(async move {
+            // The error reaches whoever waits for an answer on this connection.
+            let _ = connection.await;
+        });
+        client.batch_execute(&self.session).await?;
+        Ok(Conn { client, statements: DashMap::new(), dirty: AtomicBool::new(false) })
+    }
+}
+
+/// bb8 wants a `std::error::Error`.
+#[derive(Debug)]
+pub struct ConnectError(String);
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl bb8::ManageConnection for Manager {
+    type Connection = Conn;
+    type Error = ConnectError;
+
+    async fn connect(&self) -> Result<Conn, ConnectError> {
+        self.open().await.map_err(|e| ConnectError(e.to_string()))
+    }
+
+    async fn is_valid(&self, conn: &mut Conn) -> Result<(), ConnectError> {
+        if self.has_broken(conn) { Err(ConnectError("connection lost".into())) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, conn: &mut Conn) -> bool {
+        conn.client.is_closed() || conn.dirty.load(Ordering::Relaxed)
+    }
+}
+
+pub type PooledConn = bb8::PooledConnection<'static, Manager>;
+
+/// The pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: bb8::Pool<Manager>,
+    manager: Manager,
+}
+
+impl Db {
+    /// `max` connections at most (Synapse's `cp_max`). Does not connect yet.
+    pub fn new(config: tokio_postgres::Config, session: &str, max: u32) -> Self {
+        let manager = Manager { config: Arc::new(config), session: session.into() };
+        let pool = bb8::Pool::builder()
+            .max_size(max.max(1))
+            .min_idle(Some(1.min(max)))
+            .connection_timeout(Duration::from_secs(10))
+            .idle_timeout(Some(Duration::from_secs(300)))
+            .build_unchecked(manager.clone());
+        Self { pool, manager }
+    }
+
+    /// A connection of our own, outside the pool (the committer keeps one).
+    pub async fn dedicated(&self) -> Result<Conn> {
+        self.manager.open().await
+    }
+
+    /// Waits up to ten seconds; after that the request is answered 503.
+    pub async fn conn(&self) -> Result<PooledConn> {
+        self.pool.get_owned().await.map_err(|e| {
+            Error::unavailable("The database is not reachable at the moment")
+                .with("detail", e.to_string())
+        })
+    }
+
+    /// One reading statement (its own transaction). Retried once if the connection was lost.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        let first = self.conn().await?.query(sql, params).await;
+        match first {
+            Err(e) if is_lost(&e) => self.conn().await?.query(sql, params).await,
+            other => other,
+        }
+    }
+
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// One writing statement (its own transaction); retried on serialisation failures.
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
+        let mut attempt = 0;
+        loop {
+            match self.conn().await?.execute(sql, params).await {
+                Err(e) if is_serialisation(&e) && attempt < MAX_ATTEMPTS => back_off(&mut attempt).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Begins a transaction. Use [`transaction!`](crate::transaction), which retries.
+    pub async fn begin(&self, name: &'static str) -> Result<Tx> {
+        let conn = self.conn().await?;
+        conn.dirty.store(true, Ordering::Relaxed);
+        conn.client.batch_execute("BEGIN").await?;
+        Ok(Tx { conn, name, after: Vec::new(), ids: Vec::new() })
+    }
+}
+
+const MAX_ATTEMPTS: u32 = 8;
+
+/// Sleeps 5 ms · 2^attempt with ±50 % jitter and counts the attempt.
+pub async fn back_off(attempt: &mut u32) {
+    let base = 5u64 << (*attempt).min(7);
+    let ms = base / 2 + rand::random_range(0..=base);
+    *attempt += 1;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+fn pg_error(e: &Error) -> Option<&tokio_postgres::Error> {
+    match e {
+        Error::Internal(e) => e.downcast_ref::<tokio_postgres::Error>(),
+        Error::Client(_) => None,
+    }
+}
+
+/// The server went away under us.
+pub fn is_lost(e: &Error) -> bool {
+    pg_error(e).is_some_and(|e| {
+        e.is_closed()
+            || e.code().is_some_and(|c| c.code().starts_with("57P") || c.code().starts_with("08"))
+            || std::error::Error::source(e).is_some_and(|s| s.is::<std::io::Error>())
+    })
+}
+
+/// Serialisation failure or deadlock: another try may succeed.
+pub fn is_serialisation(e: &Error) -> bool {
+    pg_error(e).and_then(|e| e.code()).is_some_and(|c| c.code() == "40001" || c.code() == "40P01")
+}
+
+/// A unique or foreign-key constraint was violated.
+pub fn is_constraint(e: &Error) -> bool {
+    pg_error(e).and_then(|e| e.code()).is_some_and(|c| c.code().starts_with("23"))
+}
+
+/// Whether [`transaction!`](crate::transaction) should run the body again. `committing`: the failure
+/// hit COMMIT, so with a lost connection nobody knows the outcome and it must not be repeated.
+#[doc(hidden)]
+pub fn should_retry(e: &Error, attempt: u32, committing: bool) -> bool {
+    attempt < MAX_ATTEMPTS && (is_serialisation(e) || (!committing && is_lost(e)))
+}
+
+/// An open transaction. Dropped without commit, the connection is thrown away (and so rolled back).
+pub struct Tx {
+    conn: PooledConn,
+    /// For logs and `synapse_storage_transaction_time`.
+    pub name: &'static str,
+    after: Vec<Box<dyn FnOnce() + Send>>,
+    ids: Vec<crate::streams::IdGuard>,
+}
+
+impl Tx {
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+        self.conn.query(sql, params).await
+    }
+
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    pub async fn run(&self, sql: &str, params: Params<'_>) -> Result<u64> {
+        self.conn.execute(sql, params).await
+    }
+
+    /// Runs `f` once the transaction has committed; not at all if it rolls back.
+    pub fn after_commit(&mut self, f: impl FnOnce() + Send + 'static) {
+        self.after.push(Box::new(f));
+    }
+
+    /// Keeps stream ids in flight until this transaction ends.
+    pub(crate) fn hold(&mut self, ids: crate::streams::IdGuard) {
+        self.ids.push(ids);
+    }
+
+    pub(crate) fn held(&mut self) -> &mut Vec<crate::streams::IdGuard> {
+        &mut self.ids
+    }
+
+    #[doc(hidden)]
+    pub async fn commit(self) -> Result<()> {
+        self.conn.client.batch_execute("COMMIT").await?;
+        self.conn.dirty.store(false, Ordering::Relaxed);
+        drop(self.conn);
+        // Caches forget before the ids become visible to readers.
+        for f in self.after {
+            f();
+        }
+        for ids in self.ids {
+            ids.committed();
+        }
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    pub async fn rollback(self) {
+        if self.conn.client.batch_execute("ROLLBACK").await.is_ok() {
+            self.conn.dirty.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs a body in a transaction, again after serialisation failures or a lost connection.
+///
+/// `transaction!(db, "add_tag", |tx| { tx.run("INSERT …", &[…]).await?; Ok(value) })`
+///
+/// The body may run several times; it rolls back when it returns an error. `return` leaves the body only.
+#[macro_export]
+macro_rules! transaction {
+    ($db:expr, $name:literal, |$tx:ident| $body:block) => {{
+        let mut attempt = 0u32;
+        loop {
+            let mut owned = match $db.begin($name).await {
+                Ok(tx) => tx,
+                Err(e) if $crate::db::should_retry(&e, attempt, false) => {
+                    $crate::db::back_off(&mut attempt).await;
+                    continue;
+                }
+                Err(e) => break Err(e),
+            };
+            let outcome: ::types::Result<_> = async {
+                #[allow(unused_mut)]
+                let mut $tx = &mut owned;
+                $body
+            }
+            .await;
+            match outcome {
+                Ok(value) => match owned.commit().await {
+                    Ok(()) => break Ok(value),
+                    Err(e) if $crate::db::should_retry(&e, attempt, true) => {
+                        $crate::db::back_off(&mut attempt).await
+                    }
+                    Err(e) => break Err(e),
+                },
+                Err(e) => {
+                    owned.rollback().await;
+                    if $crate::db::should_retry(&e, attempt, false) {
+                        $crate::db::back_off(&mut attempt).await;
+                        continue;
+                    }
+                    break Err(e);
+                }
+            }
+        }
+    }};
+}
