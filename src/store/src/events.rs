@@ -1,6 +1,6 @@
 //! Reading events: `event_json`, `events`, `rejections`, `redactions`.
 
-use crate::{Row, Store};
+use crate::{Params, Row, Store};
 use ruma::canonical_json::redact_content_in_place;
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, RoomVersionId};
 use std::collections::HashMap;
@@ -69,10 +69,9 @@ impl Store {
     }
 
     async fn load_events(&self, ids: &[&str]) -> Result<Vec<Arc<Pdu>>> {
-        let (rows, redactions) = futures::try_join!(
-            self.db.query(SELECT_EVENTS, &[&ids]),
-            self.db.query(SELECT_REDACTIONS, &[&ids])
-        )?;
+        let params: Params<'_> = &[&ids];
+        let (rows, redactions) =
+            futures::try_join!(self.db.query(SELECT_EVENTS, params), self.db.query(SELECT_REDACTIONS, params))?;
         let mut events = Vec::with_capacity(rows.len());
         for row in &rows {
             events.push(parse_row(row)?);

@@ -1,6 +1,7 @@
 //! What every other crate speaks of: identifiers (ruma's), events, stream tokens, credentials, errors.
 //! No IO, no async.
 
+pub mod clock;
 pub mod credentials;
 pub mod error;
 pub mod event;
@@ -9,6 +10,7 @@ pub mod requester;
 pub mod room_version;
 pub mod stream_token;
 
+pub use clock::Clock;
 pub use error::{ClientError, Error, Result};
 pub use event::{ClientFormat, InternalMetadata, Pdu};
 pub use requester::Requester;
