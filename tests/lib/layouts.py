@@ -48,10 +48,13 @@ WORKERS = Layout("workers", (
 # Main writes everything, one worker only reads and hands on.
 PAIR = Layout("pair", (Worker("generic1"),))
 
-# As the reference measurements of real Synapse: one persister, one plain worker.
+# What is measured: one persister, a worker clients write through, one they
+# read through, and one nobody talks to, which only follows.
 BENCH = Layout("bench", (
     Worker("persister1", ("events",)),
     Worker("generic1"),
+    Worker("generic2"),
+    Worker("follower"),
 ))
 
 ALL = {layout.name: layout for layout in (MONOLITH, WORKERS, PAIR, BENCH)}

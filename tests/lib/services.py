@@ -43,7 +43,7 @@ class Postgres:
             "-A", "trust", "--no-sync"]), check=True, stdout=subprocess.DEVNULL, cwd="/")
         settings = [
             "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "max_connections=500",
-            "shared_buffers=256MB", "max_wal_size=2GB", "logging_collector=off",
+            "shared_buffers=512MB", "max_wal_size=2GB", "logging_collector=off",
             "log_min_error_statement=panic",
         ]
         if not durable:
