@@ -1,6 +1,7 @@
 //! Every line of SQL: the pool, transactions, caches, id generators, and one file a noun.
 
 pub mod cache;
+mod connect;
 pub mod db;
 pub mod events;
 pub mod forget;
