@@ -2,11 +2,13 @@
 
 pub mod cache;
 mod connect;
+pub mod changed;
 pub mod db;
 pub mod events;
 pub mod forget;
 pub mod streams;
 
+pub use changed::Changed;
 pub use cache::{Cache, Registry, WireKey};
 pub use db::{Conn, Db, Params, Tx};
 pub use streams::{EventRow, IdGuard, PresenceRow, Row, Stream, Streams, Update};
@@ -33,6 +35,8 @@ pub struct Store {
     pub streams: Arc<Streams>,
     pub registry: Registry,
     pub server_name: OwnedServerName,
+    /// Which rooms and users moved last when.
+    pub changed: Changed,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
 }
 
@@ -44,6 +48,7 @@ impl Store {
         let registry = Registry::default();
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
         let store = Arc::new(Self {
+            changed: Changed::new(&streams),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             db,
             streams,
@@ -51,8 +56,9 @@ impl Store {
             server_name: settings.server_name,
         });
         let weak = Arc::downgrade(&store);
-        store.streams.set_forgets(Box::new(move |row| {
+        store.streams.set_forgets(Box::new(move |id, row| {
             if let Some(store) = weak.upgrade() {
+                store.changed.note(id, row);
                 store.obey(row);
             }
         }));

@@ -45,7 +45,8 @@ struct State {
 /// Updates a subscriber may lag behind before it has to take a gap.
 const BUS_CAPACITY: usize = 16_384;
 
-type Forgets = Box<dyn Fn(&Row) + Send + Sync>;
+/// Called with the id a row is announced under (0 for streams in memory).
+type Forgets = Box<dyn Fn(i64, &Row) + Send + Sync>;
 
 /// All streams of this process.
 pub struct Streams {
@@ -162,7 +163,7 @@ impl Streams {
 
     fn finish(&self, stream: Stream, bound: Option<i64>, ids: &[i64], rows: Vec<(i64, Row)>) {
         if let Some(f) = self.forgets.get() {
-            rows.iter().for_each(|(_, row)| f(row));
+            rows.iter().for_each(|(id, row)| f(*id, row));
         }
         let mut position = self.lock(stream);
         let previous = position.own_position();
@@ -176,7 +177,7 @@ impl Streams {
     /// Announces a row of an in-memory stream; returns its token.
     pub fn announce_in_memory(&self, stream: Stream, row: Row) -> i64 {
         if let Some(f) = self.forgets.get() {
-            f(&row);
+            f(0, &row);
         }
         let mut position = self.lock(stream);
         let previous = position.own_position();
@@ -188,7 +189,7 @@ impl Streams {
     /// Rows of another process, or only its new position. False if there was nothing new.
     pub fn advance(&self, stream: Stream, instance: &str, token: i64, rows: Vec<Row>) -> bool {
         if let Some(f) = self.forgets.get() {
-            rows.iter().for_each(f);
+            rows.iter().for_each(|row| f(token, row));
         }
         let mut position = self.lock(stream);
         let previous = position.of(instance);
