@@ -28,16 +28,16 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 #[structopt(name = "plexus-bench", about = "Load generator for Matrix homeservers")]
 struct Options {
     /// Where clients write: base URLs, dealt out among users in turn
-    #[structopt(long, required = true, use_delimiter = true)]
+    #[structopt(long, required = true, use_delimiter = true, number_of_values = 1)]
     base: Vec<String>,
     /// Where clients read (/sync); `--base` if not given
-    #[structopt(long, use_delimiter = true)]
+    #[structopt(long, use_delimiter = true, number_of_values = 1)]
     sync_base: Vec<String>,
     /// File with accounts and rooms
     #[structopt(long, default_value = "seed.json")]
     seed: PathBuf,
     /// Processes to account for: NAME=PID[,PID…], each with all its children
-    #[structopt(long = "group", parse(try_from_str = procfs::parse_group))]
+    #[structopt(long = "group", number_of_values = 1, parse(try_from_str = procfs::parse_group))]
     groups: Vec<Group>,
     /// Seconds to measure
     #[structopt(long, default_value = "10")]
