@@ -6,6 +6,9 @@ pub mod changed;
 pub mod db;
 pub mod events;
 pub mod forget;
+pub mod pages;
+pub mod relations;
+pub mod seen;
 pub mod streams;
 
 pub use changed::Changed;

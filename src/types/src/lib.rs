@@ -5,6 +5,7 @@ pub mod clock;
 pub mod credentials;
 pub mod error;
 pub mod event;
+pub mod filter;
 pub mod json;
 pub mod requester;
 pub mod room_version;
