@@ -1,7 +1,7 @@
 //! `room_aliases`, `room_alias_servers`.
 
 use crate::db::is_constraint;
-use crate::{Store, Tx};
+use crate::{Store, Tx, transaction};
 use ruma::OwnedRoomId;
 use types::{Error, Result};
 

@@ -46,9 +46,8 @@ pub struct DirectoryQuery {
     pub federated_only: bool,
 }
 
-/// Everything that is listed, with its figures; `$1` and `$2` name an application service's network.
-/// The statistics tables are kept by the background-tasks process, so a room that is new counts at once
-/// only if current state is asked: it is, for rooms without statistics.
+/// Everything that is listed, with its figures (kept by the background-tasks process in the statistics
+/// tables). `$1` and `$2` name an application service's network, `$3` asks for all lists.
 const LISTED: &str = "
     WITH published AS (
         SELECT room_id FROM rooms WHERE is_public AND ($1::text IS NULL OR $3)

@@ -137,6 +137,7 @@ pub fn redact(event: &mut Pdu, because: Arc<Pdu>) -> Result<()> {
 impl Store {
     /// What every process must drop when a row arrives (or was written here): the one list.
     pub(crate) fn obey(&self, row: &Row) {
+        self.room_caches.obey(row);
         match row {
             Row::Cache { name, keys, .. } => self.obey_cache_row(name, keys.as_deref()),
             Row::Event(e) => {

@@ -1,13 +1,20 @@
 //! Every line of SQL: the pool, transactions, caches, id generators, and one file a noun.
 
+pub mod aliases;
 pub mod cache;
-mod connect;
 pub mod changed;
+mod connect;
 pub mod db;
+pub mod directory;
 pub mod events;
 pub mod forget;
+mod ignored;
+pub mod memberships;
 pub mod pages;
 pub mod relations;
+mod reports;
+mod room_caches;
+pub mod rooms;
 pub mod seen;
 pub mod streams;
 
@@ -41,6 +48,7 @@ pub struct Store {
     /// Which rooms and users moved last when.
     pub changed: Changed,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
+    pub(crate) room_caches: room_caches::RoomCaches,
 }
 
 impl Store {
@@ -53,6 +61,7 @@ impl Store {
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
+            room_caches: room_caches::RoomCaches::new(&registry, sized),
             db,
             streams,
             registry,

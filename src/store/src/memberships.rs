@@ -1,6 +1,6 @@
 //! Who is in which room: `local_current_membership`, `room_memberships`, `current_state_events`.
 
-use crate::{Cache, Store};
+use crate::{Cache, Store, transaction};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use std::sync::Arc;
 use types::Result;
@@ -27,7 +27,8 @@ impl Store {
     /// Current membership of a local user; None: never had one.
     pub async fn local_membership(&self, user_id: &str, room_id: &str) -> Result<Option<Arc<LocalMembership>>> {
         let key = (user_id.to_owned(), room_id.to_owned());
-        self.local_memberships
+        self.room_caches
+            .local_memberships
             .get_or_load(&key, async {
                 let sql = "SELECT membership, event_id FROM local_current_membership WHERE user_id = $1 AND room_id = $2";
                 let row = self.db.query_opt(sql, &[&user_id, &room_id]).await?;
@@ -38,11 +39,6 @@ impl Store {
                 row.map(read).transpose()
             })
             .await
-    }
-
-    /// What [`Store::obey`] does for a changed membership.
-    pub(crate) fn forget_local_membership(&self, user_id: &str, room_id: &str) {
-        self.local_memberships.forget(&(user_id.to_owned(), room_id.to_owned()));
     }
 
     /// Whether a user who left has forgotten the room.

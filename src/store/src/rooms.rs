@@ -47,7 +47,8 @@ impl Store {
     /// Whether an admin has blocked the room.
     pub async fn is_blocked(&self, room_id: &str) -> Result<bool> {
         let key = room_id.to_owned();
-        self.blocked_rooms
+        self.room_caches
+            .blocked
             .get_or_load(&key, async {
                 let row = self.db.query_opt("SELECT 1 FROM blocked_rooms WHERE room_id = $1", &[&room_id]).await?;
                 Ok(row.is_some())
