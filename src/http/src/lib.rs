@@ -3,12 +3,17 @@
 //! An endpoint is one [`Route`]: method, paths, where it must run, its rate-limit class, its handler.
 //! From the same row come dispatch, handing on to the right process, the proxy configuration and the docs.
 
+pub mod dispatch;
+pub mod metrics;
 pub mod reply;
 pub mod request;
 pub mod route;
+pub mod serve;
 pub mod table;
 
-pub use reply::Reply;
+pub use dispatch::{Incoming, dispatch};
+pub use reply::{IntoReply, Json, Reply};
 pub use request::Rq;
 pub use route::{Access, App, On, Rate, Resource, Route, route};
+pub use serve::{BodyLimit, Serving, bind_tcp, bind_unix};
 pub use table::Table;

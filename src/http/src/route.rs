@@ -8,8 +8,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use types::{Requester, Result};
 
-/// What handlers get besides the request: the assembled application. `http` only needs it for access tokens.
+/// What handlers get besides the request: the assembled application. `http` asks it only what it cannot know.
 pub trait App: Clone + Send + Sync + 'static {
+    fn log(&self) -> &slog::Logger;
+
+    /// The process that must answer, if it is another one and speaks our forwarding.
+    fn elsewhere(&self, on: On, rq: &Rq) -> impl Future<Output = Result<Option<String>>> + Send;
+
+    /// Lets `instance` answer.
+    fn forward(&self, instance: &str, rq: &Rq) -> impl Future<Output = Result<Reply>> + Send;
+
+    /// Refuses requests without the cluster's replication secret.
+    fn check_replication(&self, rq: &Rq) -> Result<()>;
+
+    /// 429 M_LIMIT_EXCEEDED beyond the class's rate.
+    fn limit(&self, rate: Rate, who: Option<&Requester>, rq: &Rq) -> impl Future<Output = Result<()>> + Send;
+
     /// Whose access token this is. 401 M_UNKNOWN_TOKEN / M_MISSING_TOKEN, 403 for guests where not `guests`.
     fn authenticate(&self, rq: &Rq, access: Access) -> impl Future<Output = Result<Requester>> + Send;
 }
@@ -98,16 +112,7 @@ pub struct Route<A> {
 
 /// `route("GET", "whoami", "/_matrix/client/(r0|v3)/account/whoami")` + `.open(handler)` or `.user(handler)`.
 pub fn route(method: &'static str, name: &'static str, path: &'static str) -> Unbound {
-    let resource = match path {
-        p if p.starts_with("/_matrix/federation") => Resource::Federation,
-        p if p.starts_with("/_matrix/key") => Resource::Keys,
-        p if p.starts_with("/_matrix/media") => Resource::Media,
-        p if p.starts_with("/_synapse/replication") => Resource::Replication,
-        p if p.starts_with("/_synapse/metrics") => Resource::Metrics,
-        p if p.starts_with("/health") => Resource::Health,
-        _ => Resource::Client,
-    };
-    Unbound { method, name, path, resource, on: On::Any, rate: Rate::None }
+    Unbound { method, name, path, resource: Resource::of_path(path), on: On::Any, rate: Rate::None }
 }
 
 /// A route without its handler.
