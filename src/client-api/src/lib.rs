@@ -1,0 +1,10 @@
+//! The Client-Server API: one file a chapter of the spec, each with its handlers and its route lines.
+
+use app::App;
+use http::Route;
+
+/// Every client route.
+pub fn routes() -> Vec<Route<App>> {
+    let chapters: Vec<Vec<Route<App>>> = vec![];
+    chapters.into_iter().flatten().collect()
+}
