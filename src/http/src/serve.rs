@@ -1,0 +1,241 @@
+//! Sockets: accept loops for TCP (with or without TLS) and unix sockets, around one warp filter.
+
+use crate::dispatch::{Incoming, dispatch};
+use crate::route::App;
+use crate::{Reply, Table};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt;
+use httpcrate::{HeaderMap, Method};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use types::{Error, Result};
+use warp::Filter;
+
+/// Largest request body read, in bytes (media uploads have their own limit, checked by their handler).
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit(pub usize);
+
+/// A bound socket with what it serves.
+pub struct Serving<A> {
+    pub app: A,
+    pub table: Arc<Table<A>>,
+    /// Take the client's address from `X-Forwarded-For`.
+    pub x_forwarded: bool,
+    pub body_limit: BodyLimit,
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// How long connections may take to finish after the stop signal.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A client that does not finish its request headers within this time is cut off.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Address of the peer, put into the request's extensions by the accept loop.
+#[derive(Clone, Copy)]
+struct Peer(Option<IpAddr>);
+
+impl<A: App> Serving<A> {
+    /// Serves until `stop` turns true, then drains.
+    pub async fn tcp(self, listener: TcpListener, stop: watch::Receiver<bool>) {
+        let this = Arc::new(self);
+        let graceful = GracefulShutdown::new();
+        let mut stopping = stop.clone();
+        loop {
+            tokio::select! {
+                _ = stopped(&mut stopping) => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, address)) => {
+                        let _ = socket.set_nodelay(true);
+                        this.clone().connection(socket, Peer(Some(address.ip())), &graceful);
+                    }
+                    // Out of file descriptors, most likely: give some back before trying again.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+            }
+        }
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+
+    /// As [`Serving::tcp`] on a unix socket.
+    pub async fn unix(self, listener: UnixListener, stop: watch::Receiver<bool>) {
+        let this = Arc::new(self);
+        let graceful = GracefulShutdown::new();
+        let mut stopping = stop.clone();
+        loop {
+            tokio::select! {
+                _ = stopped(&mut stopping) => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, _)) => this.clone().connection(socket, Peer(None), &graceful),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+            }
+        }
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+
+    fn connection<S>(self: Arc<Self>, socket: S, peer: Peer, graceful: &GracefulShutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            match self.tls.clone() {
+                None => self.speak(socket, peer, watcher).await,
+                Some(tls) => {
+                    if let Ok(Ok(s)) = tokio::time::timeout(HEADER_TIMEOUT, tls.accept(socket)).await {
+                        self.speak(s, peer, watcher).await;
+                    }
+                }
+            }
+        });
+    }
+
+    async fn speak<S>(self: Arc<Self>, socket: S, peer: Peer, watcher: hyper_util::server::graceful::Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = warp::service(filter(self));
+        let service = TowerToHyperService::new(WithPeer { service, peer });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        // Whatever ends a connection early is the client's affair.
+        let _ = watcher.watch(connection).await;
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A dropped sender means the process is going down as well.
+    let _ = stop.wait_for(|s| *s).await;
+}
+
+/// Puts the peer's address into each request.
+#[derive(Clone)]
+struct WithPeer<S> {
+    service: S,
+    peer: Peer,
+}
+
+impl<S, B> tower_service::Service<httpcrate::Request<B>> for WithPeer<S>
+where
+    S: tower_service::Service<httpcrate::Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: httpcrate::Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
+    }
+}
+
+/// The one filter: takes everything, the table does the rest.
+fn filter<A: App>(
+    serving: Arc<Serving<A>>,
+) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone {
+    let raw_query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::any()
+        .map(move || serving.clone())
+        .and(warp::method())
+        .and(warp::path::full())
+        .and(raw_query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Peer>())
+        .and(warp::body::stream())
+        .then(answer)
+}
+
+async fn answer<A: App, B: Buf>(
+    serving: Arc<Serving<A>>,
+    method: Method,
+    path: warp::path::FullPath,
+    raw_query: String,
+    headers: HeaderMap,
+    peer: Peer,
+    body: impl futures::Stream<Item = Result<B, warp::Error>> + Send,
+) -> warp::reply::Response {
+    let body = match read_body(body, serving.body_limit).await {
+        Ok(b) => b,
+        Err(e) => return respond(Reply::error(&e)),
+    };
+    let ip = client_ip(&headers, peer, serving.x_forwarded);
+    let path = path.as_str().to_owned();
+    let incoming = Incoming { method, path, raw_query, headers, body, ip, forwarded: false };
+    respond(dispatch(&serving.app, &serving.table, incoming).await)
+}
+
+async fn read_body<B: Buf>(
+    body: impl futures::Stream<Item = Result<B, warp::Error>>,
+    limit: BodyLimit,
+) -> Result<Bytes> {
+    let mut body = std::pin::pin!(body);
+    let mut read = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let mut chunk = chunk.map_err(|_| Error::bad_request("The request body broke off"))?;
+        if read.len() + chunk.remaining() > limit.0 {
+            return Err(Error::too_large(format!("Request body is larger than {} bytes", limit.0)));
+        }
+        while chunk.has_remaining() {
+            let piece = chunk.chunk();
+            read.extend_from_slice(piece);
+            let n = piece.len();
+            chunk.advance(n);
+        }
+    }
+    Ok(read.freeze())
+}
+
+/// The first address of `X-Forwarded-For` if the listener trusts it, else the peer's.
+fn client_ip(headers: &HeaderMap, peer: Peer, x_forwarded: bool) -> Option<IpAddr> {
+    let forwarded = || {
+        let value = headers.get("x-forwarded-for")?.to_str().ok()?;
+        value.split(',').next()?.trim().parse().ok()
+    };
+    if x_forwarded { forwarded().or(peer.0) } else { peer.0 }
+}
+
+fn respond(reply: Reply) -> warp::reply::Response {
+    let mut response = warp::reply::Reply::into_response(reply.body.to_vec());
+    response.headers_mut().clear();
+    *response.status_mut() = reply.status;
+    let headers = response.headers_mut();
+    for (name, value) in reply.headers {
+        headers.append(name, value);
+    }
+    response
+}
+
+/// Binds a TCP port; port 0 lets the system choose.
+pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket.listen(1024)?)
+}
+
+/// Binds a unix socket with permissions `mode`, replacing what a former process left.
+pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
+    if path.exists() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
