@@ -151,8 +151,11 @@ pub(crate) fn read(root: &Section<'_>, folder: &std::path::Path, server_name: &s
                 Vec::new()
             }
         }
-    } else {
+    } else if root.has("server_name") || root.has("signing_key_path") {
         read_file(root, "signing_key_path", &key_path(root, folder, server_name))
+    } else {
+        // The key's file is named after the server; the missing name is an error already.
+        Vec::new()
     };
     let notary = match root.file("key_server_signing_keys_path") {
         Some(path) => read_file(root, "key_server_signing_keys_path", &path),
