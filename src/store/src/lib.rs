@@ -4,11 +4,17 @@ pub mod aliases;
 pub mod cache;
 pub mod changed;
 mod connect;
+pub mod cross_signing;
 pub mod db;
+pub mod dehydrated;
+pub mod device_lists;
+pub mod devices;
 pub mod directory;
+pub mod e2e_keys;
 pub mod events;
 pub mod forget;
 mod ignored;
+pub mod key_backup;
 pub mod memberships;
 pub mod pages;
 pub mod relations;
@@ -17,6 +23,7 @@ mod room_caches;
 pub mod rooms;
 pub mod seen;
 pub mod streams;
+pub mod to_device;
 
 pub use changed::Changed;
 pub use cache::{Cache, Registry, WireKey};
@@ -49,6 +56,7 @@ pub struct Store {
     pub changed: Changed,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
+    pub(crate) key_caches: e2e_keys::KeyCaches,
 }
 
 impl Store {
@@ -62,6 +70,7 @@ impl Store {
             changed: Changed::new(&streams),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
+            key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
             db,
             streams,
             registry,
