@@ -22,8 +22,15 @@ mod reports;
 mod room_caches;
 pub mod rooms;
 pub mod seen;
+pub mod membership_for_user;
+pub mod presence;
+pub mod receipts;
 pub mod streams;
 pub mod to_device;
+mod sync_caches;
+pub mod sync_state;
+pub mod sync_timeline;
+pub mod unread;
 
 pub use changed::Changed;
 pub use cache::{Cache, Registry, WireKey};
@@ -54,6 +61,7 @@ pub struct Store {
     pub server_name: OwnedServerName,
     /// Which rooms and users moved last when.
     pub changed: Changed,
+    pub(crate) sync: sync_caches::SyncCaches,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
     pub(crate) key_caches: e2e_keys::KeyCaches,
@@ -68,6 +76,7 @@ impl Store {
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
+            sync: sync_caches::SyncCaches::new(&registry, sized),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
@@ -80,6 +89,7 @@ impl Store {
         store.streams.set_forgets(Box::new(move |id, row| {
             if let Some(store) = weak.upgrade() {
                 store.changed.note(id, row);
+                store.sync.obey(row);
                 store.obey(row);
             }
         }));

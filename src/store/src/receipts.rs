@@ -1,0 +1,139 @@
+//! Read receipts: `receipts_linearized`, `receipts_graph`.
+
+use crate::{Row, Store, Stream, Tx, db, transaction};
+use serde_json::Value;
+use types::{MultiToken, Result};
+
+/// One receipt as stored.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub room_id: String,
+    /// `m.read`, `m.read.private` …
+    pub receipt_type: String,
+    pub user_id: String,
+    pub event_id: String,
+    /// None: unthreaded; `main`; or a thread root.
+    pub thread_id: Option<String>,
+    /// `{"ts": …}`
+    pub data: Value,
+}
+
+const IN_ROOMS: &str = "
+    SELECT room_id, receipt_type, user_id, event_id, thread_id, data, instance_name, stream_id
+    FROM receipts_linearized
+    WHERE room_id = ANY($1) AND stream_id > $2 AND stream_id <= $3
+    ORDER BY stream_id";
+
+const NEWER: &str = "
+    SELECT 1 FROM receipts_linearized
+    WHERE room_id = $1 AND receipt_type = $2 AND user_id = $3 AND thread_id IS NOT DISTINCT FROM $4
+          AND event_stream_ordering >= $5";
+
+const UPDATE: &str = "
+    UPDATE receipts_linearized
+    SET stream_id = $5, instance_name = $6, event_id = $7, event_stream_ordering = $8, data = $9
+    WHERE room_id = $1 AND receipt_type = $2 AND user_id = $3 AND thread_id IS NOT DISTINCT FROM $4";
+
+const INSERT: &str = "
+    INSERT INTO receipts_linearized (room_id, receipt_type, user_id, thread_id, stream_id, instance_name,
+                                     event_id, event_stream_ordering, data)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+const UPDATE_GRAPH: &str = "
+    UPDATE receipts_graph SET event_ids = $5, data = $6
+    WHERE room_id = $1 AND receipt_type = $2 AND user_id = $3 AND thread_id IS NOT DISTINCT FROM $4";
+
+const INSERT_GRAPH: &str = "
+    INSERT INTO receipts_graph (room_id, receipt_type, user_id, thread_id, event_ids, data)
+    VALUES ($1, $2, $3, $4, $5, $6)";
+
+impl Store {
+    /// Receipts in these rooms after `from`, up to `to`, oldest first.
+    pub async fn receipts_in(&self, room_ids: &[&str], from: &MultiToken, to: &MultiToken) -> Result<Vec<Receipt>> {
+        let rows = self.db.query(IN_ROOMS, &[&room_ids, &from.stream, &to.max()]).await?;
+        rows.iter()
+            .filter(|r| self.is_within(from, to, r.get(6), r.get(7)))
+            .map(|r| {
+                Ok(Receipt {
+                    room_id: r.get(0),
+                    receipt_type: r.get(1),
+                    user_id: r.get(2),
+                    event_id: r.get(3),
+                    thread_id: r.get(4),
+                    data: serde_json::from_str(r.get(5))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Stores a receipt unless there is one for the same or a later event; returns its stream id.
+    pub async fn add_receipt(&self, receipt: &Receipt) -> Result<Option<i64>> {
+        match self.try_add_receipt(receipt).await {
+            // Another writer inserted the first receipt of this kind at the same moment.
+            Err(e) if db::is_constraint(&e) => self.try_add_receipt(receipt).await,
+            other => other,
+        }
+    }
+
+    async fn try_add_receipt(&self, receipt: &Receipt) -> Result<Option<i64>> {
+        transaction!(self, "insert_linearized_receipt", |tx| {
+            let sql = "SELECT stream_ordering FROM events WHERE event_id = $1 AND room_id = $2";
+            let row = tx.query_opt(sql, &[&receipt.event_id, &receipt.room_id]).await?;
+            let event_stream: Option<i64> = row.and_then(|r| r.get(0));
+            let r = receipt;
+            if event_stream.is_some()
+                && tx
+                    .query_opt(NEWER, &[&r.room_id, &r.receipt_type, &r.user_id, &r.thread_id, &event_stream])
+                    .await?
+                    .is_some()
+            {
+                return Ok(None);
+            }
+            let id = tx.next(&self.streams, Stream::Receipts).await?;
+            tx.write_receipt(self, r, id, event_stream).await?;
+            let row = Row::Receipt {
+                room_id: r.room_id.clone(),
+                receipt_type: r.receipt_type.clone(),
+                user_id: r.user_id.clone(),
+                event_id: r.event_id.clone(),
+                thread_id: r.thread_id.clone(),
+                data: r.data.clone(),
+            };
+            tx.announce(Stream::Receipts, id, row);
+            Ok(Some(id))
+        })
+    }
+
+    /// The event of a user's receipt in a room.
+    pub async fn receipt_of(&self, room_id: &str, user_id: &str, receipt_type: &str) -> Result<Option<String>> {
+        let sql = "SELECT event_id FROM receipts_linearized
+                   WHERE room_id = $1 AND user_id = $2 AND receipt_type = $3 AND thread_id IS NULL";
+        Ok(self.db.query_opt(sql, &[&room_id, &user_id, &receipt_type]).await?.map(|r| r.get(0)))
+    }
+
+    /// Whether `left` is an event after `right` (by depth, then stream). None: one of them is unknown.
+    pub async fn is_event_after(&self, left: &str, right: &str) -> Result<Option<bool>> {
+        let sql = "SELECT (a.topological_ordering, a.stream_ordering) > (b.topological_ordering, b.stream_ordering)
+                   FROM events a, events b WHERE a.event_id = $1 AND b.event_id = $2";
+        Ok(self.db.query_opt(sql, &[&left, &right]).await?.map(|r| r.get(0)))
+    }
+}
+
+impl Tx {
+    async fn write_receipt(&mut self, store: &Store, r: &Receipt, id: i64, event_stream: Option<i64>) -> Result<()> {
+        let data = r.data.to_string();
+        let me = store.instance();
+        let params: crate::Params<'_> =
+            &[&r.room_id, &r.receipt_type, &r.user_id, &r.thread_id, &id, &me, &r.event_id, &event_stream, &data];
+        if self.run(UPDATE, params).await? == 0 {
+            self.run(INSERT, params).await?;
+        }
+        let event_ids = serde_json::to_string(&[&r.event_id])?;
+        let params: crate::Params<'_> =
+            &[&r.room_id, &r.receipt_type, &r.user_id, &r.thread_id, &event_ids, &data];
+        if self.run(UPDATE_GRAPH, params).await? == 0 {
+            self.run(INSERT_GRAPH, params).await?;
+        }
+        Ok(())
+    }
+}
