@@ -16,6 +16,7 @@ impl Settings {
             postgres: postgres(&config.database)?,
             session: session(&config.database),
             max_connections: config.database.cp_max,
+            allow_unsafe_locale: config.database.allow_unsafe_locale,
             cache_factor: config.caches.global_factor,
         })
     }

@@ -59,6 +59,10 @@ pub struct Manager {
 }
 
 impl Manager {
+    pub fn new(config: tokio_postgres::Config, session: &str) -> Self {
+        Self { config: Arc::new(config), session: session.into() }
+    }
+
     /// Opens a connection outside the pool.
     pub async fn open(&self) -> Result<Conn> {
         let (client, connection) = self.config.connect(NoTls).await?;
@@ -112,7 +116,7 @@ pub struct Db {
 impl Db {
     /// `max` connections at most (Synapse's `cp_max`). Does not connect yet.
     pub fn new(config: tokio_postgres::Config, session: &str, max: u32) -> Self {
-        let manager = Manager { config: Arc::new(config), session: session.into() };
+        let manager = Manager::new(config, session);
         let pool = bb8::Pool::builder()
             .max_size(max.max(1))
             .min_idle(Some(1.min(max)))

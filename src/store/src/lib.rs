@@ -25,6 +25,7 @@ pub mod seen;
 pub mod membership_for_user;
 pub mod presence;
 pub mod receipts;
+pub mod schema;
 pub mod streams;
 pub mod to_device;
 mod sync_caches;
@@ -49,6 +50,8 @@ pub struct Settings {
     /// Statements run on each new connection.
     pub session: String,
     pub max_connections: u32,
+    /// Accept a database whose locale is not C.
+    pub allow_unsafe_locale: bool,
     /// Scales all caches (`caches.global_factor`; 0.5 is the default of Synapse and the base here).
     pub cache_factor: f64,
 }
