@@ -1,6 +1,6 @@
 //! The context: what every part of a process needs to know.
 
-use crate::SharedCache;
+use crate::{Peers, SharedCache};
 use crate::link;
 use bb8_redis::RedisConnectionManager;
 use config::{Config, Duties, StreamGroup};
@@ -18,6 +18,8 @@ pub struct Cx {
     /// Name of this process; `master` for main.
     pub instance: Arc<str>,
     pub store: Arc<Store>,
+    /// The other processes.
+    pub peers: Arc<Peers>,
     pub shared: SharedCache,
     pub clock: Clock,
     pub log: Logger,
@@ -37,8 +39,10 @@ impl Cx {
             None => None,
         };
         info!(log, "database open"; "instance" => instance);
+        let config = Arc::new(config);
         Ok(Self {
-            config: Arc::new(config),
+            peers: Arc::new(Peers::new(config.clone(), store.clone())),
+            config,
             duties: Arc::new(duties),
             instance: instance.into(),
             store,

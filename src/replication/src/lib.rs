@@ -3,7 +3,9 @@
 
 mod cx;
 mod link;
+pub mod peers;
 pub mod shared;
 
 pub use cx::Cx;
+pub use peers::Peers;
 pub use shared::SharedCache;

@@ -1,0 +1,341 @@
+//! Requests to other processes of the cluster, over HTTP replication.
+
+use bytes::Bytes;
+use config::{Config, InstanceLocation};
+use dashmap::DashMap;
+use http_body_util::{BodyExt, Full};
+use httpcrate::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use store::{Store, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use types::{Error, Result, credentials};
+
+/// Path arguments keep only what is safe everywhere.
+const ARGUMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// One attempt at a request may take this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer waits for rows of streams that moved at the other end.
+const STREAM_WAIT: Duration = Duration::from_secs(5);
+/// How long we believe to know what a peer is.
+const KNOWN_FOR: Duration = Duration::from_secs(20);
+/// Path that only a Plexus process answers.
+pub const HELLO: &str = "/_synapse/replication/plexus_hello/";
+
+/// The other processes of the cluster. One per process, shared.
+pub struct Peers {
+    config: Arc<Config>,
+    store: Arc<Store>,
+    client: Client<Connector, Full<Bytes>>,
+    /// Whether an instance is Plexus, and since when we know.
+    plexus: DashMap<String, (bool, Instant)>,
+}
+
+/// What a peer answered, whatever the status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+}
+
+/// Why there was no answer.
+enum Failure {
+    /// Nothing was sent: the peer is not there.
+    Connect(String),
+    /// It may or may not have been carried out.
+    Lost(String),
+    TimedOut,
+}
+
+impl Peers {
+    pub fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
+        let connector = Connector(config.clone());
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .build(connector);
+        Self { config, store, client, plexus: DashMap::new() }
+    }
+
+    /// Whether an instance is a Plexus process. One that does not answer is taken for none.
+    pub async fn is_plexus(&self, instance: &str) -> bool {
+        if let Some(known) = self.plexus.get(instance)
+            && known.1.elapsed() < KNOWN_FOR
+        {
+            return known.0;
+        }
+        let asked = self.request(instance, Method::GET, HELLO, HeaderMap::new(), Bytes::new());
+        match tokio::time::timeout(Duration::from_secs(5), asked).await {
+            Ok(Ok(answer)) => {
+                let is = answer.status == StatusCode::OK;
+                self.plexus.insert(instance.to_owned(), (is, Instant::now()));
+                is
+            }
+            // Down, perhaps restarting: what it was is the best guess.
+            _ => self.plexus.get(instance).is_some_and(|known| known.0),
+        }
+    }
+
+    /// Hands a request on and returns the answer as it is. A peer that is just restarting is waited for.
+    pub async fn forward(
+        &self,
+        instance: &str,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer> {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Connect(_)) if wait < Duration::from_secs(8) => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(f) => return Err(unreachable(instance, &f)),
+            }
+        }
+    }
+
+    /// Calls a replication endpoint: `args` become path segments, `txn` adds a transaction id so that the call
+    /// can be repeated. Waits until the rows the callee wrote have arrived here. Errors of the callee are
+    /// passed on as they are.
+    pub async fn call(
+        &self,
+        instance: &str,
+        name: &str,
+        args: &[&str],
+        txn: bool,
+        mut payload: Map<String, Value>,
+    ) -> Result<Value> {
+        let txn_id = credentials::letters(10);
+        let mut parts: Vec<String> = args.iter().map(|a| utf8_percent_encode(a, ARGUMENT).to_string()).collect();
+        if txn {
+            parts.push(txn_id);
+        }
+        let target = format!("/_synapse/replication/{name}/{}", parts.join("/"));
+        payload.insert("_INT_STREAM_POS".into(), json!({
+            "instance_name": self.store.instance(),
+            "streams": own_positions(&self.store),
+        }));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = Bytes::from(serde_json::to_vec(&payload)?);
+        let answer = self.until_answered(instance, Method::POST, &target, headers, body, txn).await?;
+        let mut value = outcome(&answer)?;
+        if let Some(positions) = value.as_object_mut().and_then(|o| o.remove("_INT_STREAM_POS")) {
+            wait_for_positions(&self.store, instance, &positions).await;
+        }
+        Ok(value)
+    }
+
+    /// `get_repl_stream_updates`: rows of an in-memory stream (or presence) in `(from, upto]`.
+    pub async fn stream_updates(&self, instance: &str, stream: Stream, from: i64, upto: i64) -> Result<Value> {
+        let txn_id = credentials::letters(10);
+        let target = format!(
+            "/_synapse/replication/get_repl_stream_updates/{}/{txn_id}?from_token={from}&upto_token={upto}",
+            stream.name()
+        );
+        let answer =
+            self.until_answered(instance, Method::GET, &target, HeaderMap::new(), Bytes::new(), true).await?;
+        outcome(&answer)
+    }
+
+    async fn until_answered(
+        &self,
+        instance: &str,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        repeatable: bool,
+    ) -> Result<Answer> {
+        let mut wait = Duration::from_secs(1);
+        loop {
+            match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::TimedOut) if repeatable => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(f @ (Failure::Connect(_) | Failure::Lost(_))) => {
+                    let again = repeatable || matches!(f, Failure::Connect(_));
+                    if !again || wait > Duration::from_secs(32) {
+                        return Err(unreachable(instance, &f));
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(f) => return Err(unreachable(instance, &f)),
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        instance: &str,
+        method: Method,
+        target: &str,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let invalid = |e: &dyn std::fmt::Display| Failure::Lost(e.to_string());
+        if let Some(secret) = &self.config.workers.replication_secret {
+            let value = format!("Bearer {}", secret.expose());
+            let mut value = HeaderValue::from_str(&value).map_err(|e| invalid(&e))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        let host = HeaderValue::from_str(&format!("{instance}:80")).map_err(|e| invalid(&e))?;
+        headers.insert(header::HOST, host);
+        // The authority only names the instance; the connector knows where it is.
+        let authority = utf8_percent_encode(instance, ARGUMENT).to_string();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{authority}{target}"))
+            .body(Full::new(body))
+            .map_err(|e| invalid(&e))?;
+        *request.headers_mut() = headers;
+        let answered = async {
+            let response = self.client.request(request).await.map_err(|e| {
+                let text = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+                if e.is_connect() { Failure::Connect(text) } else { Failure::Lost(text) }
+            })?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|e| Failure::Lost(e.to_string()))?.to_bytes();
+            let skip = [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::DATE];
+            let headers = head
+                .headers
+                .into_iter()
+                .filter_map(|(n, v)| Some((n?, v)))
+                .filter(|(n, _)| !skip.contains(n))
+                .collect();
+            Ok(Answer { status: head.status, headers, body })
+        };
+        tokio::time::timeout(TIMEOUT, answered).await.unwrap_or(Err(Failure::TimedOut))
+    }
+}
+
+fn unreachable(instance: &str, failure: &Failure) -> Error {
+    let why = match failure {
+        Failure::Connect(e) | Failure::Lost(e) => e.as_str(),
+        Failure::TimedOut => "timed out",
+    };
+    Error::client(502, "M_UNKNOWN", format!("Process {instance} of this server did not answer: {why}"))
+}
+
+/// The callee's JSON, or its Matrix error as our own.
+fn outcome(answer: &Answer) -> Result<Value> {
+    let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    if answer.status.is_success() {
+        return Ok(value);
+    }
+    let text = |key: &str, default: &str| value[key].as_str().unwrap_or(default).to_owned();
+    let mut error = Error::client(
+        answer.status.as_u16(),
+        text("errcode", "M_UNKNOWN"),
+        text("error", "Another process of this server failed"),
+    );
+    for (key, v) in value.as_object().into_iter().flatten().filter(|(k, _)| *k != "errcode" && *k != "error") {
+        error = error.with(key, v.clone());
+    }
+    Err(error)
+}
+
+/// `{stream: own position}` for every stream this process writes.
+pub fn own_positions(store: &Store) -> Map<String, Value> {
+    let mine = Stream::ALL.into_iter().filter(|s| store.streams.is_writer(*s));
+    mine.map(|s| (s.name().to_owned(), json!(store.streams.own(s)))).collect()
+}
+
+/// Waits (5 s a stream at most) until `instance`'s streams have come here as far as it says.
+pub async fn wait_for_positions(store: &Store, instance: &str, positions: &Value) {
+    let waits = positions.as_object().into_iter().flatten().filter_map(|(name, token)| {
+        let (stream, token) = (Stream::by_name(name)?, token.as_i64()?);
+        (stream != Stream::Federation).then(|| store.streams.wait_for(stream, instance, token, STREAM_WAIT))
+    });
+    futures::future::join_all(waits).await;
+}
+
+/// Finds an instance by the authority of the URI.
+#[derive(Clone)]
+struct Connector(Arc<Config>);
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection to a peer, TCP or unix.
+struct Link(TokioIo<Box<dyn Io>>);
+
+impl tower_service::Service<httpcrate::Uri> for Connector {
+    type Response = Link;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Link>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: httpcrate::Uri) -> Self::Future {
+        let encoded = uri.host().unwrap_or_default().to_owned();
+        let config = self.0.clone();
+        Box::pin(async move {
+            let name = percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy().into_owned();
+            // Hosts are case-insensitive, instance names are not.
+            let map = &config.workers.instance_map;
+            let location =
+                map.get(&name).or_else(|| map.iter().find(|(k, _)| k.eq_ignore_ascii_case(&name)).map(|(_, v)| v));
+            let io: Box<dyn Io> = match location {
+                None => {
+                    let text = format!("instance_map has no {name:?}");
+                    return Err(std::io::Error::new(std::io::ErrorKind::NotFound, text));
+                }
+                Some(InstanceLocation::Tcp { tls: true, .. }) => {
+                    let text = "tls in instance_map is not supported between Plexus processes";
+                    return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, text));
+                }
+                Some(InstanceLocation::Tcp { host, port, .. }) => {
+                    let socket = TcpStream::connect((host.as_str(), *port)).await?;
+                    socket.set_nodelay(true)?;
+                    Box::new(socket)
+                }
+                Some(InstanceLocation::Unix { path }) => Box::new(UnixStream::connect(path).await?),
+            };
+            Ok(Link(TokioIo::new(io)))
+        })
+    }
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Link {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
