@@ -35,7 +35,9 @@ class Client:
         headers = kw.pop("headers", {})
         if self.token:
             headers.setdefault("Authorization", f"Bearer {self.token}")
-        return self.session.request(method, self.base + path, json=body, headers=headers, timeout=patience, **kw)
+        if body is not None:
+            kw["json"] = body
+        return self.session.request(method, self.base + path, headers=headers, timeout=patience, **kw)
 
     def request(self, method: str, path: str, body=None, patience: float = 60, **params):
         answer = self.raw(method, path, body, patience, params=params or None)

@@ -57,4 +57,11 @@ BENCH = Layout("bench", (
     Worker("follower"),
 ))
 
-ALL = {layout.name: layout for layout in (MONOLITH, WORKERS, PAIR, BENCH)}
+# For mixed clusters: whoever sits on `guest` is of the other flavour.
+MIXED = Layout("mixed", (
+    Worker("persister1", ("events",)),
+    Worker("host"),
+    Worker("guest"),
+))
+
+ALL = {layout.name: layout for layout in (MONOLITH, WORKERS, PAIR, BENCH, MIXED)}
