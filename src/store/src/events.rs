@@ -3,6 +3,7 @@
 use crate::{Params, Row, Store};
 use ruma::canonical_json::redact_content_in_place;
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, RoomVersionId};
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use types::{InternalMetadata, Pdu, Result, json::raw, room_version};
@@ -56,6 +57,14 @@ impl Store {
     pub async fn events_in_order<I: AsRef<EventId>>(&self, ids: &[I]) -> Result<Vec<Arc<Pdu>>> {
         let found = self.events(ids).await?;
         Ok(ids.iter().filter_map(|id| found.get(id.as_ref()).cloned()).collect())
+    }
+
+    /// Stored JSON of events (federation format). Never redacted: only for what may be seen whole.
+    pub async fn raw_events<I: AsRef<EventId>>(&self, ids: &[I]) -> Result<HashMap<OwnedEventId, Box<RawValue>>> {
+        let wanted: Vec<&str> = ids.iter().map(|i| i.as_ref().as_str()).collect();
+        let sql = "SELECT event_id, json FROM event_json WHERE event_id = ANY($1)";
+        let rows = self.db.query(sql, &[&wanted]).await?;
+        rows.iter().map(|r| Ok((r.get::<_, &str>(0).try_into()?, RawValue::from_string(r.get(1))?))).collect()
     }
 
     /// Puts an event that was just persisted into the cache.
@@ -120,8 +129,21 @@ fn redaction_applies(redaction: &Pdu, event: &Pdu) -> bool {
         && (!unchecked || redaction.sender.server_name() == event.sender.server_name())
 }
 
+/// A copy with its content pruned: what is left of an event of an erased user.
+pub fn pruned(event: &Pdu) -> Result<Pdu> {
+    let mut event = event.clone();
+    prune(&mut event)?;
+    Ok(event)
+}
+
 /// Prunes an event's content and notes why.
 pub fn redact(event: &mut Pdu, because: Arc<Pdu>) -> Result<()> {
+    prune(event)?;
+    event.redacted_because = Some(because);
+    Ok(())
+}
+
+fn prune(event: &mut Pdu) -> Result<()> {
     let rules = room_version::rules(&event.room_version).unwrap_or(ruma::room_version_rules::RoomVersionRules::V1);
     let mut content: CanonicalJsonObject = serde_json::from_str(event.content.get())?;
     redact_content_in_place(&mut content, &rules.redaction, &event.kind);
@@ -130,7 +152,6 @@ pub fn redact(event: &mut Pdu, because: Arc<Pdu>) -> Result<()> {
     if !rules.redaction.content_field_redacts {
         event.redacts = None;
     }
-    event.redacted_because = Some(because);
     Ok(())
 }
 

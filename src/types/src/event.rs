@@ -200,7 +200,14 @@ pub struct ClientFormat<'a> {
     pub user_id: Option<&'a str>,
     /// Keep `invite_room_state`/`knock_room_state` in unsigned.
     pub with_stripped_state: bool,
+    /// Repeat some of `unsigned` at the top level, and the sender as `user_id`: what most room endpoints
+    /// have answered since r0.
+    pub legacy: bool,
 }
+
+/// Keys of `unsigned` that the legacy format repeats.
+const LEGACY_KEYS: [&str; 6] =
+    ["age", "redacted_because", "replaces_state", "prev_content", "invite_room_state", "knock_room_state"];
 
 #[derive(Serialize)]
 struct ClientEvent<'a> {
@@ -217,6 +224,10 @@ struct ClientEvent<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     unsigned: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    #[serde(flatten)]
+    legacy: Map<String, Value>,
 }
 
 impl Pdu {
@@ -236,12 +247,15 @@ impl Pdu {
         }
         if let Some(because) = &self.redacted_because {
             unsigned.insert("redacted_by".into(), because.event_id.as_str().into());
-            let event = because.to_client(&ClientFormat { with_room_id: true, ..format.clone() }, Map::new())?;
+            let event = because.to_client(format, Map::new())?;
             unsigned.insert("redacted_because".into(), serde_json::from_str(event.get())?);
         }
         unsigned.extend(extra);
+        let copied = |k: &&str| unsigned.get(*k).map(|v| ((*k).to_owned(), v.clone()));
+        let legacy = if format.legacy { LEGACY_KEYS.iter().filter_map(copied).collect() } else { Map::new() };
+        let content = self.content_with_redacts()?;
         raw(&ClientEvent {
-            content: &self.content,
+            content: content.as_deref().unwrap_or(&self.content),
             event_id: self.event_id.as_str(),
             origin_server_ts: self.origin_server_ts,
             redacts: self.redacts.as_deref().map(EventId::as_str),
@@ -250,7 +264,17 @@ impl Pdu {
             state_key: self.state_key.as_deref(),
             kind: &self.kind,
             unsigned,
+            user_id: format.legacy.then_some(self.sender.as_str()),
+            legacy,
         })
+    }
+
+    /// Clients find a redaction's target in both places, wherever the room version keeps it.
+    fn content_with_redacts(&self) -> Result<Option<Box<RawValue>>> {
+        let Some(target) = self.redacts.as_deref().filter(|_| self.kind == "m.room.redaction") else { return Ok(None) };
+        let mut content: Map<String, Value> = self.content_as().unwrap_or_default();
+        content.insert("redacts".into(), target.as_str().into());
+        Ok(Some(raw(&content)?))
     }
 
     fn sent_by(&self, format: &ClientFormat<'_>) -> bool {
@@ -273,5 +297,37 @@ impl Pdu {
             "state_key": state_key,
             "type": self.kind,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(json: &str, format: &ClientFormat<'_>) -> Value {
+        let pdu = Pdu::parse(json, ruma::event_id!("$e"), &RoomVersionId::V10).unwrap();
+        serde_json::from_str(pdu.to_client(format, Map::new()).unwrap().get()).unwrap()
+    }
+
+    const REDACTION: &str = r#"{"type":"m.room.redaction","sender":"@a:b","room_id":"!r:b","content":{"reason":"x"},
+        "redacts":"$old","origin_server_ts":5,"depth":3,"unsigned":{"age_ts":90},"hashes":{"sha256":"y"}}"#;
+
+    #[test]
+    fn the_legacy_format_repeats_unsigned_and_no_format_shows_the_graph() {
+        let shown = client(REDACTION, &ClientFormat { now_ms: 100, with_room_id: true, legacy: true, ..Default::default() });
+        assert_eq!(shown["age"], 10);
+        assert_eq!(shown["unsigned"]["age"], 10);
+        assert_eq!(shown["user_id"], "@a:b");
+        assert!(shown.get("hashes").is_none() && shown.get("depth").is_none());
+        let plain = client(REDACTION, &ClientFormat { now_ms: 100, ..Default::default() });
+        assert!(plain.get("user_id").is_none() && plain.get("room_id").is_none() && plain.get("age").is_none());
+    }
+
+    #[test]
+    fn a_redaction_names_its_target_twice() {
+        let shown = client(REDACTION, &ClientFormat::default());
+        assert_eq!(shown["redacts"], "$old");
+        assert_eq!(shown["content"]["redacts"], "$old");
+        assert_eq!(shown["content"]["reason"], "x");
     }
 }
