@@ -1,6 +1,7 @@
 //! Every line of SQL: the pool, transactions, caches, id generators, and one file a noun.
 
 pub mod aliases;
+mod account_caches;
 pub mod cache;
 pub mod changed;
 mod connect;
@@ -32,6 +33,9 @@ mod sync_caches;
 pub mod sync_state;
 pub mod sync_timeline;
 pub mod unread;
+pub mod tokens;
+pub mod user_ips;
+pub mod users;
 
 pub use changed::Changed;
 pub use cache::{Cache, Registry, WireKey};
@@ -68,6 +72,7 @@ pub struct Store {
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
     pub(crate) key_caches: e2e_keys::KeyCaches,
+    pub(crate) accounts: account_caches::AccountCaches,
 }
 
 impl Store {
@@ -83,6 +88,7 @@ impl Store {
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
+            accounts: account_caches::AccountCaches::new(&registry, sized),
             db,
             streams,
             registry,

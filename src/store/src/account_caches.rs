@@ -1,0 +1,24 @@
+//! Caches of accounts and of what belongs to them, under Synapse's names.
+
+use crate::tokens::{AccessToken, TokenIds};
+use crate::users::User;
+use crate::{Cache, Registry};
+use std::sync::Arc;
+
+pub(crate) struct AccountCaches {
+    /// Everything Synapse caches of `users` is forgotten along with this name.
+    pub users: Cache<String, Option<Arc<User>>>,
+    pub tokens: Cache<String, Arc<AccessToken>>,
+    pub token_ids: TokenIds,
+}
+
+impl AccountCaches {
+    /// `sized` scales an entry count by the configured factor.
+    pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+        Self {
+            users: registry.cache("get_user_by_id", sized(10_000)),
+            tokens: registry.cache("get_user_by_access_token", sized(20_000)),
+            token_ids: TokenIds::default(),
+        }
+    }
+}
