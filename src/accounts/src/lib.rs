@@ -1,17 +1,104 @@
-//! Accounts: registering, logging in, tokens, profiles, account data, push rules.
+//! Who somebody is: tokens, logins, registration, passwords, interactive authentication, profiles.
 
+mod authenticate;
+mod blocking;
+mod login;
+mod macaroon;
+mod password;
+pub mod ratelimit;
+mod refresh;
+mod register;
+mod session;
+mod sightings;
+mod ui_auth;
+
+pub use authenticate::{Allow, Credentials};
+pub use login::Login;
+pub use password::check_policy;
+pub use ratelimit::{Limits, RateLimiter};
+pub use register::{Flows, Registration};
+pub use session::{NewSession, Session, check_device_name};
+pub use ui_auth::{Proven, UiAuth};
+
+use config::AppService;
 use replication::Cx;
 use rooms::Rooms;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Semaphore;
+use types::{Error, Requester, Result};
 
 /// One per process; cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
     pub(crate) cx: Cx,
     pub(crate) rooms: Rooms,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    limits: Limits,
+    /// Hashing passwords keeps a core busy for a good part of a second.
+    hashing: Semaphore,
+    seen: sightings::LastSeen,
+    auto_join: OnceLock<AutoJoin>,
+}
+
+/// Joins a new account to the configured rooms; failures are its own to log.
+pub type AutoJoin = Box<dyn Fn(Requester) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Accounts {
     pub fn new(cx: Cx, rooms: Rooms) -> Self {
-        Self { cx, rooms }
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let inner = Inner {
+            limits: Limits::new(&cx.config.rate),
+            hashing: Semaphore::new(cores),
+            seen: sightings::LastSeen::new(),
+            auto_join: OnceLock::new(),
+        };
+        Self { cx, rooms, inner: Arc::new(inner) }
+    }
+
+    /// Says how new accounts join `auto_join_rooms`; the rules of joining live in a crate above this one.
+    pub fn set_auto_join(&self, join: AutoJoin) {
+        let _first_wins = self.inner.auto_join.set(join);
+    }
+
+    /// The rate limiters of this process.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// The application service with an id.
+    pub fn app_service(&self, id: &str) -> Option<&Arc<AppService>> {
+        self.cx.config.app_services.iter().find(|s| s.id == id)
+    }
+
+    /// The application service that calls with a token.
+    pub fn app_service_by_token(&self, token: &str) -> Option<&Arc<AppService>> {
+        self.cx.config.app_services.iter().find(|s| s.as_token.expose() == token)
+    }
+
+    fn server_name(&self) -> &str {
+        self.cx.config.server.name.as_str()
+    }
+
+    /// `@localpart:server` of a localpart or a full user id.
+    pub fn qualify(&self, user: &str) -> String {
+        if user.starts_with('@') { user.to_owned() } else { format!("@{user}:{}", self.server_name()) }
+    }
+
+    /// Whether a user id belongs to this server.
+    pub fn is_local(&self, user_id: &str) -> bool {
+        user_id.split_once(':').is_some_and(|(_, server)| server == self.server_name())
+    }
+
+    /// 403 unless the user is an administrator of this server.
+    pub async fn require_admin(&self, user_id: &str) -> Result<()> {
+        if self.cx.store.is_admin(user_id).await? {
+            return Ok(());
+        }
+        Err(Error::forbidden("You are not a server admin"))
     }
 }

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod appservice;
 pub mod database;
 pub mod duties;
 pub mod federation;
@@ -28,6 +29,7 @@ pub mod server;
 pub mod workers;
 pub mod yaml;
 
+pub use appservice::AppService;
 pub use database::Database;
 pub use duties::Duties;
 pub use listeners::{Bind, Listener, ListenerKind, Resource};
@@ -96,6 +98,8 @@ pub struct Config {
     pub turn: federation::Turn,
     /// Metrics, statistics, application services, background updates.
     pub operations: misc::Operations,
+    /// Application services by `app_service_config_files`.
+    pub app_services: Vec<std::sync::Arc<AppService>>,
     /// `experimental_features`.
     pub experimental: misc::Experimental,
     /// `log_config`, or `worker_log_config` on a worker: a file of Python's logging configuration.
@@ -167,6 +171,7 @@ fn read_all(root: &Section<'_>, role: Role, folder: &Path) -> Option<Config> {
     check_cluster(root, role, &workers, redis.is_some());
     let database = database::read(root);
     let config = Config {
+        app_services: appservice::read(root, name.as_str()),
         server: server::read(root, name, is_worker),
         listeners,
         redis,

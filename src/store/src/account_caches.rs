@@ -10,6 +10,8 @@ pub(crate) struct AccountCaches {
     pub users: Cache<String, Option<Arc<User>>>,
     pub tokens: Cache<String, Arc<AccessToken>>,
     pub token_ids: TokenIds,
+    pub limits: Cache<String, Option<(i64, i64)>>,
+    pub sightings: crate::user_ips::Pending,
 }
 
 impl AccountCaches {
@@ -19,6 +21,8 @@ impl AccountCaches {
             users: registry.cache("get_user_by_id", sized(10_000)),
             tokens: registry.cache("get_user_by_access_token", sized(20_000)),
             token_ids: TokenIds::default(),
+            limits: registry.cache("get_ratelimit_for_user", sized(10_000)),
+            sightings: Default::default(),
         }
     }
 }

@@ -35,6 +35,9 @@ pub mod sync_timeline;
 pub mod unread;
 pub mod tokens;
 pub mod user_ips;
+pub mod registration_tokens;
+pub mod threepids;
+pub mod ui_auth;
 pub mod users;
 
 pub use changed::Changed;

@@ -52,6 +52,23 @@ pub struct NewTokens {
     pub now_ms: i64,
 }
 
+/// The device of a login.
+#[derive(Clone, Debug, Default)]
+pub struct NewDevice {
+    /// Used only if the device is new.
+    pub display_name: Option<String>,
+    /// Identity provider and the session there.
+    pub provider: Option<(String, String)>,
+}
+
+/// What [`Store::add_tokens`] made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AddedTokens {
+    pub access_id: i64,
+    /// The device did not exist before.
+    pub new_device: bool,
+}
+
 /// The refresh token that goes with an access token.
 #[derive(Clone, Debug)]
 pub struct NewRefresh {
@@ -129,46 +146,9 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the device of a login unless it exists. True if it is new.
-    /// 403 if the id is that of a key in disguise (hidden devices).
-    pub async fn store_device(&self, user_id: &str, device_id: &str, display_name: Option<&str>) -> Result<bool> {
-        let pair = vec![user_id.to_owned(), device_id.to_owned()];
-        transaction!(self, "store_device", |tx| {
-            let n = tx
-                .run(
-                    "INSERT INTO devices (user_id, device_id, display_name, hidden) VALUES ($1, $2, $3, FALSE)
-                     ON CONFLICT (user_id, device_id) DO NOTHING",
-                    &[&user_id, &device_id, &display_name],
-                )
-                .await?;
-            if n == 0 {
-                let sql = "SELECT hidden FROM devices WHERE user_id = $1 AND device_id = $2";
-                let row = tx.query_opt(sql, &[&user_id, &device_id]).await?;
-                if row.is_some_and(|r| r.get::<_, Option<bool>>(0).unwrap_or(false)) {
-                    return Err(Error::client(400, "M_FORBIDDEN", "The device ID is in use"));
-                }
-                return Ok(false);
-            }
-            tx.forget_named(self, "get_device", Some(pair.clone())).await?;
-            Ok(true)
-        })
-    }
-
-    /// Notes which session at an identity provider a device belongs to.
-    pub async fn store_device_provider(&self, user_id: &str, device_id: &str, idp: &str, session: &str) -> Result<()> {
-        self.db
-            .execute(
-                "INSERT INTO device_auth_providers (user_id, device_id, auth_provider_id, auth_provider_session_id)
-                 VALUES ($1, $2, $3, $4)",
-                &[&user_id, &device_id, &idp, &session],
-            )
-            .await?;
-        Ok(())
-    }
-
-    /// Writes the tokens of a login or refresh; returns the access token's id. Only the main process may.
-    /// 400 if the device was deleted meanwhile.
-    pub async fn add_tokens(&self, new: &NewTokens) -> Result<i64> {
+    /// Writes the tokens of a login or refresh, and at login the device. Only the main process may.
+    /// 400 if the device of a refresh was deleted meanwhile.
+    pub async fn add_tokens(&self, new: &NewTokens, device: Option<&NewDevice>) -> Result<AddedTokens> {
         let ids = &self.accounts.token_ids;
         let access_id = TokenIds::next(&ids.access, self, "SELECT COALESCE(MAX(id), 1) FROM access_tokens").await?;
         let refresh_id = match &new.refresh {
@@ -178,12 +158,17 @@ impl Store {
             None => None,
         };
         transaction!(self, "add_access_token_to_user", |tx| {
-            if let (Some(device), false) = (&new.device_id, new.puppets.is_some()) {
-                let sql = "SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2 FOR SHARE";
-                if tx.query_opt(sql, &[&new.user_id, device]).await?.is_none() {
-                    return Err(Error::bad_request("Login raced against device deletion"));
+            let new_device = match (&new.device_id, device) {
+                (Some(id), Some(d)) => {
+                    let provider = d.provider.as_ref().map(|(idp, session)| (idp.as_str(), session.as_str()));
+                    tx.store_device(self, &new.user_id, id, d.display_name.as_deref(), provider).await?
                 }
-            }
+                (Some(id), None) => {
+                    still_there(tx, &new.user_id, id).await?;
+                    false
+                }
+                (None, _) => false,
+            };
             if let (Some(id), Some(refresh)) = (refresh_id, &new.refresh) {
                 add_refresh_token(tx, id, new, refresh).await?;
             }
@@ -206,7 +191,7 @@ impl Store {
             if let (Some(next), Some(old)) = (refresh_id, new.refresh.as_ref().and_then(|r| r.replaces)) {
                 replace_refresh_token(tx, old, next).await?;
             }
-            Ok(access_id)
+            Ok(AddedTokens { access_id, new_device })
         })
     }
 
@@ -317,6 +302,14 @@ impl Store {
     /// Deletes login tokens that expired before a time in milliseconds.
     pub async fn delete_expired_login_tokens(&self, before_ms: i64) -> Result<u64> {
         self.db.execute("DELETE FROM login_tokens WHERE expiry_ts <= $1", &[&before_ms]).await
+    }
+}
+
+async fn still_there(tx: &Tx, user_id: &str, device_id: &str) -> Result<()> {
+    let sql = "SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2 FOR SHARE";
+    match tx.query_opt(sql, &[&user_id, &device_id]).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::bad_request("Login raced against device deletion")),
     }
 }
 

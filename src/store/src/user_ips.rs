@@ -1,7 +1,15 @@
 //! Where users were last seen: tables `user_ips`, `devices` and `monthly_active_users`.
 
 use crate::{Store, transaction};
+use std::collections::HashMap;
+use std::sync::Mutex;
 use types::Result;
+
+/// Sightings that may wait to be written; more are dropped while the database is away.
+const MAX_PENDING: usize = 100_000;
+
+/// Sightings not written yet by (user, token, address).
+pub(crate) type Pending = Mutex<HashMap<(String, String, String), Sighting>>;
 
 /// One sighting. Written in batches by the process that runs background tasks.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,17 +64,42 @@ impl Store {
             .await
     }
 
-    /// Counts users as active this month (not guests).
-    pub async fn mark_monthly_active(&self, users: &[String], now_ms: i64) -> Result<()> {
-        self.db
-            .execute(
+    /// Counts users as active this month (not guests). `limit`: no more users than this are added.
+    pub async fn mark_monthly_active(&self, users: &[String], now_ms: i64, limit: Option<i64>) -> Result<()> {
+        transaction!(self, "upsert_monthly_active_users", |tx| {
+            let sql = "UPDATE monthly_active_users SET timestamp = $2 WHERE user_id = ANY($1)";
+            tx.run(sql, &[&users, &now_ms]).await?;
+            tx.run(
                 "INSERT INTO monthly_active_users (user_id, timestamp)
-                 SELECT name, $2 FROM users WHERE name = ANY($1) AND is_guest = 0
-                 ON CONFLICT (user_id) DO UPDATE SET timestamp = EXCLUDED.timestamp",
-                &[&users, &now_ms],
+                 SELECT name, $2 FROM users u WHERE name = ANY($1) AND is_guest = 0
+                     AND NOT EXISTS (SELECT 1 FROM monthly_active_users m WHERE m.user_id = u.name)
+                 LIMIT (SELECT GREATEST($3::bigint - COUNT(*), 0) FROM monthly_active_users)
+                 ON CONFLICT (user_id) DO NOTHING",
+                &[&users, &now_ms, &limit.unwrap_or(i64::MAX / 2)],
             )
             .await?;
-        Ok(())
+            tx.forget_named(self, "user_last_seen_monthly_active", None).await
+        })
+    }
+
+    /// Whether a user counts as active this month.
+    pub async fn is_monthly_active(&self, user_id: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM monthly_active_users WHERE user_id = $1";
+        Ok(self.db.query_opt(sql, &[&user_id]).await?.is_some())
+    }
+
+    /// Keeps a sighting until [`Store::take_sightings`]; of several with the same key the last.
+    pub fn note_sighting(&self, s: Sighting) {
+        let mut pending = self.accounts.sightings.lock().unwrap_or_else(|e| e.into_inner());
+        if pending.len() < MAX_PENDING {
+            pending.insert((s.user_id.clone(), s.access_token.clone(), s.ip.clone()), s);
+        }
+    }
+
+    /// What was noted since the last call.
+    pub fn take_sightings(&self) -> Vec<Sighting> {
+        let mut pending = self.accounts.sightings.lock().unwrap_or_else(|e| e.into_inner());
+        std::mem::take(&mut *pending).into_values().collect()
     }
 
     /// Users active this month.

@@ -244,6 +244,16 @@ impl Store {
         Ok(self.db.query_opt(sql, &[]).await?.map_or(0, |r| r.get(0)))
     }
 
+    /// (messages a second, burst) an administrator set for a user; 0 a second: no limit at all.
+    pub async fn ratelimit_override(&self, user_id: &str) -> Result<Option<(i64, i64)>> {
+        let load = async {
+            let sql = "SELECT messages_per_second, burst_count FROM ratelimit_override WHERE user_id = $1";
+            let row = self.db.query_opt(sql, &[&user_id]).await?;
+            Ok(row.map(|r| (r.get::<_, Option<i64>>(0).unwrap_or(0), r.get::<_, Option<i64>>(1).unwrap_or(0))))
+        };
+        self.accounts.limits.get_or_load(user_id, load).await
+    }
+
     /// Whether a password is set.
     pub async fn has_password(&self, user_id: &UserId) -> Result<bool> {
         let sql = "SELECT 1 FROM users WHERE name = $1 AND password_hash IS NOT NULL AND password_hash <> ''";
