@@ -1,6 +1,10 @@
 //! Rooms: creating, authorising, resolving, persisting events; joining and leaving; reading state.
 
+pub mod access;
 pub mod bundle;
+pub mod history;
+pub mod read;
+pub mod relate;
 pub mod render;
 mod template;
 pub mod visibility;

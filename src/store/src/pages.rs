@@ -20,6 +20,13 @@ impl Dir {
     }
 }
 
+/// As in the query parameter `dir`.
+impl std::fmt::Display for Dir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Dir::Backwards { "b" } else { "f" })
+    }
+}
+
 /// A position between events, as plain numbers. Tokens name the event before the gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
