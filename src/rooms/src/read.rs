@@ -5,7 +5,7 @@ use crate::visibility::history_visibility;
 use crate::{Look, Rooms, Visible};
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use std::sync::Arc;
-use types::{Error, Pdu, Result, RoomToken};
+use types::{Error, Pdu, Requester, Result, RoomToken};
 
 /// Which state to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,23 @@ impl Rooms {
             Some(visible) => Ok(Some(visible)),
             None => Err(Error::forbidden("You don't have permission to access that event.")),
         }
+    }
+
+    /// Joined members with their profiles; only for those who are in the room themselves (or whose
+    /// application service has a user in it).
+    pub async fn joined_members_for(&self, who: &Requester, room_id: &RoomId) -> Result<Vec<store::memberships::Member>> {
+        if who.app_service.is_none() {
+            let access = self.check_may_look(&who.user_id, room_id, true).await?;
+            if matches!(access, Access::Departed(_)) {
+                let text = "Getting joined members while not being a current member of the room is forbidden.";
+                return Err(Error::forbidden(text));
+            }
+        }
+        let members = self.cx.store.joined_members(room_id.as_str()).await?;
+        if who.app_service.is_some() && !members.iter().any(|m| m.user_id == who.user_id) {
+            return Err(Error::forbidden("Appservice not in room"));
+        }
+        Ok(members)
     }
 
     /// An accepted event of this room.
