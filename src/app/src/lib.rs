@@ -1,14 +1,28 @@
 //! The assembled application: what handlers get.
 
+mod forward;
+mod hooks;
+mod system;
+
+pub use forward::FORWARD_PREFIX;
+
 use accounts::Accounts;
 use devices::Devices;
+use http::{Route, Table};
 use replication::Cx;
 use rooms::Rooms;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use store::Store;
 use sync::Sync;
 use types::Result;
+
+/// Routes every process has, whatever else it serves.
+pub fn routes() -> Vec<Route<App>> {
+    let mut all = forward::routes();
+    all.extend(system::routes());
+    all
+}
 
 /// Everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +36,8 @@ pub struct Inner {
     pub accounts: Accounts,
     pub devices: Devices,
     pub sync: Sync,
+    /// The client routes, for requests other processes hand on.
+    clients: OnceLock<Arc<Table<App>>>,
 }
 
 impl Deref for App {
@@ -40,6 +56,11 @@ impl App {
         let devices = Devices::new(cx.clone(), rooms.clone());
         let sync = Sync::start(cx.clone(), rooms.clone(), accounts.clone(), devices.clone());
         let store = cx.store.clone();
-        Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync })))
+        Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, clients: OnceLock::new() })))
+    }
+
+    /// Sets the routes that handed-on requests are dispatched to; once, at start.
+    pub fn serve_forwarded(&self, table: Arc<Table<App>>) {
+        let _ = self.0.clients.set(table);
     }
 }

@@ -143,15 +143,15 @@ fn serves(listener: &Listener, resource: Resource) -> bool {
     if listener.kind == ListenerKind::Metrics {
         return matches!(resource, Resource::Metrics | Resource::Health);
     }
-    match resource {
-        Resource::Client => listener.serves(Configured::Client),
-        Resource::Federation => listener.serves(Configured::Federation),
-        Resource::Keys => listener.serves(Configured::Keys) || listener.serves(Configured::Federation),
-        Resource::Media => listener.serves(Configured::Media),
-        Resource::Replication => listener.serves(Configured::Replication),
-        Resource::Metrics => listener.serves(Configured::Metrics),
-        Resource::Health => true,
-    }
+    listener.serves(match resource {
+        Resource::Client => Configured::Client,
+        Resource::Federation => Configured::Federation,
+        Resource::Keys => Configured::Keys,
+        Resource::Media => Configured::Media,
+        Resource::Replication => Configured::Replication,
+        Resource::Metrics => Configured::Metrics,
+        Resource::Health => Configured::Health,
+    })
 }
 
 async fn listen(

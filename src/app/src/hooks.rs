@@ -1,0 +1,65 @@
+//! What `http` asks the application while it dispatches.
+
+use crate::App;
+use accounts::{Allow, Credentials};
+use http::{Access, On, Rate, Reply, Rq};
+use slog::Logger;
+use types::{Error, Requester, Result};
+
+impl http::App for App {
+    fn log(&self) -> &Logger {
+        &self.cx.log
+    }
+
+    async fn elsewhere(&self, on: On, rq: &Rq) -> Result<Option<String>> {
+        let Some(owner) = self.owner_of(on, rq) else { return Ok(None) };
+        // A Synapse process does not take handed-on requests: the handler deals with it over HTTP replication.
+        Ok(self.cx.peers.is_plexus(owner).await.then(|| owner.to_owned()))
+    }
+
+    async fn forward(&self, instance: &str, rq: &Rq) -> Result<Reply> {
+        self.forward_to(instance, rq).await
+    }
+
+    fn check_replication(&self, rq: &Rq) -> Result<()> {
+        let Some(secret) = &self.cx.config.workers.replication_secret else { return Ok(()) };
+        let given = rq.access_token().unwrap_or_default().as_bytes();
+        let expected = secret.expose().as_bytes();
+        let same = given.len() == expected.len()
+            && given.iter().zip(expected).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
+        // Synapse answers a plain 500 here, and its peers expect nothing better.
+        if same { Ok(()) } else { Err(Error::client(500, "M_UNKNOWN", "Internal server error")) }
+    }
+
+    async fn authenticate(&self, rq: &Rq, access: Access) -> Result<Requester> {
+        let token = rq.access_token().ok_or_else(|| Error::missing_token("Missing access token"))?;
+        let credentials = Credentials {
+            token,
+            user_id: rq.param("user_id"),
+            device_id: rq.param("device_id").or_else(|| rq.param("org.matrix.msc3202.device_id")),
+            ip: rq.ip,
+            user_agent: rq.user_agent(),
+        };
+        let allow = match access {
+            Access::Guest => Allow::Guests,
+            Access::Locked => Allow::Locked,
+            _ => Allow::Users,
+        };
+        let who = self.accounts.authenticate(credentials, allow).await?;
+        if access == Access::Admin {
+            self.accounts.require_admin(who.user_id.as_str()).await?;
+        }
+        Ok(who)
+    }
+
+    async fn limit(&self, rate: Rate, who: Option<&Requester>, rq: &Rq) -> Result<()> {
+        let address = || rq.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let limits = self.accounts.limits();
+        match (rate, who) {
+            (Rate::Message, Some(who)) => self.accounts.limit_message(who).await,
+            (Rate::Registration, _) => limits.registration.check(&address(), self.cx.now_ms()),
+            (Rate::Login, _) => limits.login_address.check(&address(), self.cx.now_ms()),
+            (Rate::Message, None) | (Rate::None, _) => Ok(()),
+        }
+    }
+}
