@@ -30,7 +30,7 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Self {
-        let Ok(value) = config::yaml::parse(text, 0).map(|node| node.to_json()) else { return Self::default() };
+        let Ok(value) = config::yaml::parse(text, 0).map(|node| node.value.to_json()) else { return Self::default() };
         let level = match value["root"]["level"].as_str().map(str::to_ascii_uppercase).as_deref() {
             Some("DEBUG" | "NOTSET") => Level::Debug,
             Some("WARN" | "WARNING") => Level::Warning,

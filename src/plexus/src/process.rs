@@ -79,7 +79,6 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
         listen(&app, listener, &mut tables, &stopping, &mut serving).await?;
     }
     tokio::spawn(cx.store.streams.clone().save_positions());
-    cx.start_replication();
     notify("READY=1");
     info!(log, "ready"; "listeners" => serving.len());
     let mut hangup = signal(SignalKind::hangup())?;
@@ -98,7 +97,6 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
     info!(log, "stopping");
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
-    cx.stop().await;
     Ok(())
 }
 
