@@ -1,17 +1,34 @@
-//! Devices, their keys, messages to them, cross-signing, key backups.
+//! Devices, their keys, messages between them, and key backups.
+
+mod backup;
+mod cross_signing;
+mod dehydrated;
+mod devices;
+mod key_changes;
+mod key_query;
+mod keys;
+mod lists;
+mod signatures;
+mod signing;
+mod to_device;
+
+pub use dehydrated::DehydratedEvents;
+pub use key_changes::{DeviceListChanges, Moves};
+pub use keys::KeyUpload;
 
 use replication::Cx;
-use rooms::Rooms;
+use std::sync::Arc;
 
-/// One per process; cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Devices {
-    pub(crate) cx: Cx,
-    pub(crate) rooms: Rooms,
+    cx: Cx,
+    /// Set while device changes are being queued for other servers.
+    converting: Arc<lists::Converting>,
 }
 
 impl Devices {
-    pub fn new(cx: Cx, rooms: Rooms) -> Self {
-        Self { cx, rooms }
+    pub fn new(cx: Cx) -> Self {
+        Self { cx, converting: Arc::default() }
     }
 }

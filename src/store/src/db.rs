@@ -220,7 +220,7 @@ pub struct Tx {
     conn: PooledConn,
     /// For logs and `synapse_storage_transaction_time`.
     pub name: &'static str,
-    after: Vec<Box<dyn FnOnce() + Send>>,
+    after: Vec<Box<dyn FnOnce() + Send + Sync>>,
     ids: Vec<crate::streams::IdGuard>,
 }
 
@@ -238,7 +238,7 @@ impl Tx {
     }
 
     /// Runs `f` once the transaction has committed; not at all if it rolls back.
-    pub fn after_commit(&mut self, f: impl FnOnce() + Send + 'static) {
+    pub fn after_commit(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
         self.after.push(Box::new(f));
     }
 

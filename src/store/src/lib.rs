@@ -9,6 +9,7 @@ pub mod cross_signing;
 pub mod db;
 pub mod dehydrated;
 pub mod device_lists;
+pub mod device_rooms;
 pub mod devices;
 pub mod directory;
 pub mod e2e_keys;

@@ -1,0 +1,100 @@
+//! `/keys/query`.
+
+use crate::Devices;
+use ruma::UserId;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use store::cross_signing::CrossSigningKeys;
+use store::e2e_keys::UserDevice;
+use types::Result;
+
+/// What stands in `failures` for a server whose keys we cannot get.
+pub(crate) fn unreachable() -> Value {
+    json!({"status": 503, "message": "Not ready for retry"})
+}
+
+/// Device keys in the response: user → device → keys.
+type Found = BTreeMap<String, Map<String, Value>>;
+
+impl Devices {
+    /// The response to a query for users' devices (an empty list: all of a user's).
+    pub async fn query_keys(&self, asker: &str, query: &BTreeMap<String, Vec<String>>) -> Result<Value> {
+        let valid = query.iter().filter(|(user, _)| UserId::parse(user.as_str()).is_ok());
+        let own = self.cx.store.server_name.as_str();
+        let (local, remote): (Vec<_>, Vec<_>) =
+            valid.partition(|(user, _)| user.split_once(':').is_some_and(|(_, server)| server == own));
+        let users: Vec<String> = local.iter().chain(&remote).map(|(u, _)| (*u).clone()).collect();
+        let mut found = self.local_keys(&local, true).await?;
+        let failures = self.remote_keys(&remote, &mut found).await?;
+        let cross = self.cx.store.cross_signing_keys(&users, Some(asker)).await?;
+        let of = |kind: &str, keep: &dyn Fn(&str) -> bool| -> BTreeMap<&String, &Map<String, Value>> {
+            let pick = |(u, k): (&'_ String, &CrossSigningKeys)| keep(u) && k.contains_key(kind);
+            cross.iter().filter(|e| pick(*e)).filter_map(|(u, k)| Some((u, k.get(kind)?))).collect()
+        };
+        Ok(json!({
+            "device_keys": found,
+            "failures": failures,
+            "master_keys": of("master", &|_| true),
+            "self_signing_keys": of("self_signing", &|_| true),
+            "user_signing_keys": of("user_signing", &|u| u == asker),
+        }))
+    }
+
+    /// Keys of our users' devices. Users without any are there with an empty map.
+    pub async fn local_keys(&self, query: &[(&String, &Vec<String>)], with_names: bool) -> Result<Found> {
+        let mut found: Found = query.iter().map(|(user, _)| ((*user).clone(), Map::new())).collect();
+        if query.is_empty() {
+            return Ok(found);
+        }
+        let users: Vec<String> = query.iter().filter(|(_, d)| d.is_empty()).map(|(u, _)| (*u).clone()).collect();
+        let devices: Vec<UserDevice> =
+            query.iter().flat_map(|(u, ids)| ids.iter().map(|d| ((*u).clone(), d.clone()))).collect();
+        for (user, devices) in self.cx.store.device_keys(&users, &devices, false).await? {
+            let theirs = found.entry(user).or_default();
+            for (device_id, device) in devices {
+                let Some(mut keys) = device.keys else { continue };
+                let name = device.display_name.filter(|_| with_names);
+                let unsigned = name.map_or_else(|| json!({}), |n| json!({"device_display_name": n}));
+                keys.insert("unsigned".to_owned(), unsigned);
+                theirs.insert(device_id, Value::Object(keys));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds what we know of other servers' users; returns the servers that would have to be asked.
+    async fn remote_keys(
+        &self,
+        query: &[(&String, &Vec<String>)],
+        found: &mut Found,
+    ) -> Result<Map<String, Value>> {
+        let mut failures = Map::new();
+        if query.is_empty() {
+            return Ok(failures);
+        }
+        let users: Vec<String> = query.iter().map(|(u, _)| (*u).clone()).collect();
+        let mut known = self.cx.store.cached_remote_devices(&users).await?;
+        for (user, wanted) in query {
+            let Some(devices) = known.remove(*user) else {
+                let server = user.split_once(':').map_or("", |(_, s)| s);
+                failures.insert(server.to_owned(), unreachable());
+                continue;
+            };
+            let theirs = found.entry((*user).clone()).or_default();
+            for (device_id, mut content) in devices {
+                if !wanted.is_empty() && !wanted.contains(&device_id) {
+                    continue;
+                }
+                let Some(Value::Object(mut keys)) = content.remove("keys") else { continue };
+                let unsigned = keys.entry("unsigned").or_insert_with(|| json!({}));
+                if let (Some(name), Some(unsigned)) = (content.remove("device_display_name"), unsigned.as_object_mut())
+                    && name.is_string()
+                {
+                    unsigned.insert("device_display_name".to_owned(), name);
+                }
+                theirs.insert(device_id, Value::Object(keys));
+            }
+        }
+        Ok(failures)
+    }
+}

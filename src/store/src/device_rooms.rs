@@ -1,0 +1,120 @@
+//! Who sees whose devices: memberships as device lists need them (`current_state_events`,
+//! `current_state_delta_stream`), and what we know of other servers' devices (`device_lists_remote_*`).
+
+use crate::{Store, transaction};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use types::{MultiToken, Result, RoomToken};
+
+/// A member whose membership of a room changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberMove {
+    pub room_id: String,
+    pub user_id: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+impl Store {
+    /// Membership changes of `user_id` anywhere, and of anybody in `room_ids`, in (`from`, `to`], in order.
+    pub async fn member_moves(
+        &self,
+        user_id: &str,
+        room_ids: &[String],
+        from: &RoomToken,
+        to: &RoomToken,
+    ) -> Result<Vec<MemberMove>> {
+        let live = |t: &RoomToken| match t {
+            RoomToken::Live(m) => m.clone(),
+            RoomToken::Topological { stream, .. } => MultiToken::at(*stream),
+        };
+        let (low, high) = (live(from), live(to));
+        let sql = "SELECT d.room_id, d.state_key, b.membership, a.membership, d.stream_id, d.instance_name
+                   FROM current_state_delta_stream d
+                   LEFT JOIN room_memberships a ON a.event_id = d.event_id
+                   LEFT JOIN room_memberships b ON b.event_id = d.prev_event_id
+                   WHERE d.stream_id > $1 AND d.stream_id <= $2 AND d.type = 'm.room.member'
+                     AND (d.state_key = $3 OR d.room_id = ANY($4))
+                   ORDER BY d.stream_id";
+        let rows = self.db.query(sql, &[&low.stream, &high.max(), &user_id, &room_ids]).await?;
+        let moves = rows.iter().filter(|r| self.in_range(&low, &high, r.get(5), r.get(4))).map(|r| MemberMove {
+            room_id: r.get(0),
+            user_id: r.get(1),
+            before: r.get(2),
+            after: r.get(3),
+        });
+        Ok(moves.collect())
+    }
+
+    /// Everybody joined to one of these rooms.
+    pub async fn users_in_rooms(&self, room_ids: &[String]) -> Result<HashSet<String>> {
+        if room_ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let sql = "SELECT DISTINCT state_key FROM current_state_events
+                   WHERE room_id = ANY($1) AND type = 'm.room.member' AND membership = 'join'";
+        Ok(self.db.query(sql, &[&room_ids]).await?.iter().map(|r| r.get(0)).collect())
+    }
+
+    /// Those of `users` who are joined to one of `room_ids`.
+    pub async fn users_among_rooms(&self, users: &[String], room_ids: &[String]) -> Result<HashSet<String>> {
+        if users.is_empty() || room_ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let sql = "SELECT DISTINCT state_key FROM current_state_events
+                   WHERE type = 'm.room.member' AND state_key = ANY($1) AND membership = 'join' AND room_id = ANY($2)";
+        Ok(self.db.query(sql, &[&users, &room_ids]).await?.iter().map(|r| r.get(0)).collect())
+    }
+
+    /// Rooms a user of any server is joined to.
+    pub async fn joined_rooms_of_any(&self, user_id: &str) -> Result<Vec<String>> {
+        let sql = "SELECT room_id FROM current_state_events
+                   WHERE type = 'm.room.member' AND state_key = $1 AND membership = 'join'";
+        Ok(self.db.query(sql, &[&user_id]).await?.iter().map(|r| r.get(0)).collect())
+    }
+
+    /// Servers with joined members, by room.
+    pub async fn servers_by_room(&self, room_ids: &[String]) -> Result<HashMap<String, Vec<String>>> {
+        let sql = "SELECT room_id, array_agg(DISTINCT substring(state_key FROM '@[^:]*:(.*)$'))
+                   FROM current_state_events
+                   WHERE room_id = ANY($1) AND type = 'm.room.member' AND membership = 'join'
+                     AND state_key LIKE '@%:%'
+                   GROUP BY room_id";
+        Ok(self.db.query(sql, &[&room_ids]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
+    }
+
+    /// Those of these users of other servers whose devices we follow and know completely, with their
+    /// devices' cached contents (`{device_id, keys, device_display_name}`).
+    pub async fn cached_remote_devices(
+        &self,
+        users: &[String],
+    ) -> Result<BTreeMap<String, BTreeMap<String, Map<String, Value>>>> {
+        let sql = "SELECT e.user_id, c.device_id, c.content
+                   FROM device_lists_remote_extremeties e LEFT JOIN device_lists_remote_cache c USING (user_id)
+                   WHERE e.user_id = ANY($1)
+                     AND NOT EXISTS (SELECT 1 FROM device_lists_remote_resync r WHERE r.user_id = e.user_id)
+                     AND EXISTS (SELECT 1 FROM current_state_events s
+                                 WHERE s.type = 'm.room.member' AND s.state_key = e.user_id AND s.membership = 'join')";
+        let mut found: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
+        for row in self.db.query(sql, &[&users]).await? {
+            let devices = found.entry(row.get(0)).or_default();
+            if let Some(device_id) = row.get::<_, Option<String>>(1) {
+                devices.insert(device_id, serde_json::from_str(row.get(2))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes that the devices of these users of other servers have to be fetched anew.
+    pub async fn mark_remote_devices_stale(&self, users: &[String], now_ms: i64) -> Result<()> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        transaction!(self, "mark_remote_users_device_caches_as_stale", |tx| {
+            let sql = "INSERT INTO device_lists_remote_resync (user_id, added_ts)
+                       SELECT u, $2 FROM unnest($1::text[]) AS u ON CONFLICT (user_id) DO NOTHING";
+            tx.run(sql, &[&users, &now_ms]).await?;
+            Ok(())
+        })
+    }
+}
