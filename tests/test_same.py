@@ -12,7 +12,6 @@ import pytest
 from lib import layouts
 from lib.client import quote
 from lib.cluster import Cluster, schema_template
-from lib.procs import wait_until
 
 # Ages, clocks, and tokens (whose numbers go on while a server starts).
 VOLATILE = {"age", "last_active_ago", "last_seen_ts", "next_batch", "prev_batch", "start", "end", "last_seen_user_agent",
@@ -105,7 +104,6 @@ class World:
                                 "fallback_keys": {"signed_curve25519:F": {"key": "fb", "fallback": True, "signatures": {}}}})
         # New names and unread counts settle a moment later.
         time.sleep(3)
-        wait_until("bob in the user directory", lambda: a.post("/user_directory/search", {"search_term": "bob"})["results"])
         self.late = a.sync()["next_batch"]
         # After the last token, or the first sync from it would delete it.
         b.put("/sendToDevice/org.test.note/1", {"messages": {a.user_id: {a.device_id: {"note": 1}}}})
@@ -204,7 +202,6 @@ def questions(w):
     get("initial sync of old", "/initialSync", limit=5)
     get("room initial sync of old", f"/rooms/{room}/initialSync", limit=5)
     post("search", "/search", {"search_categories": {"room_events": {"search_term": "two", "order_by": "recent"}}})
-    post("user directory", "/user_directory/search", {"search_term": "bob"})
     v1 = "/_matrix/client/v1/rooms/"
     ask["relations"] = (a, "GET", f"{v1}{room}/relations/{quote(w.first)}", None, {})
     ask["relations, reactions"] = (a, "GET", f"{v1}{room}/relations/{quote(w.first)}/m.annotation/m.reaction", None, {})
