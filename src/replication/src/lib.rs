@@ -1,11 +1,20 @@
 //! What binds the processes of a cluster: the context every part of a process works in, the bus (Redis),
 //! requests between processes (HTTP replication) and the cache they share.
 
+mod bus;
+mod command;
 mod cx;
+mod follow;
 mod link;
+mod listen;
+mod memory;
 pub mod peers;
+mod publish;
 pub mod shared;
 
+pub use bus::Bus;
+pub use command::{Command, UserIp, UserSync};
 pub use cx::Cx;
+pub use memory::Memory;
 pub use peers::Peers;
 pub use shared::SharedCache;

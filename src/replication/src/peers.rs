@@ -188,6 +188,9 @@ impl Peers {
         body: Bytes,
     ) -> Result<Answer, Failure> {
         let invalid = |e: &dyn std::fmt::Display| Failure::Lost(e.to_string());
+        if !self.config.workers.instance_map.contains_key(instance) {
+            return Err(Failure::Lost(format!("instance_map has no {instance:?}")));
+        }
         if let Some(secret) = &self.config.workers.replication_secret {
             let value = format!("Bearer {}", secret.expose());
             let mut value = HeaderValue::from_str(&value).map_err(|e| invalid(&e))?;
@@ -253,7 +256,7 @@ fn outcome(answer: &Answer) -> Result<Value> {
 /// `{stream: own position}` for every stream this process writes.
 pub fn own_positions(store: &Store) -> Map<String, Value> {
     let mine = Stream::ALL.into_iter().filter(|s| store.streams.is_writer(*s));
-    mine.map(|s| (s.name().to_owned(), json!(store.streams.own(s)))).collect()
+    mine.map(|s| (s.name().to_owned(), json!(store.streams.own_written(s)))).collect()
 }
 
 /// Waits (5 s a stream at most) until `instance`'s streams have come here as far as it says.

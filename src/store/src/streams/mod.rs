@@ -1,6 +1,7 @@
 //! Positions of all streams, the ids we write with, and the door through which every row passes:
 //! rows of our own after COMMIT, rows of other processes as replication brings them.
 
+mod catch_up;
 mod load;
 mod position;
 mod row;
@@ -102,6 +103,11 @@ impl Streams {
     /// Our own position, as announced.
     pub fn own(&self, stream: Stream) -> i64 {
         self.lock(stream).own_position()
+    }
+
+    /// Up to where our own rows are persisted, which others learn from their announcement.
+    pub fn own_written(&self, stream: Stream) -> i64 {
+        self.lock(stream).own_written()
     }
 
     /// Position with the writers that are ahead. Those without an `instance_map` id are left out, which only delays.

@@ -74,6 +74,11 @@ impl Position {
         if self.writer && self.idle() { self.max_seen.max(self.own) } else { self.own }
     }
 
+    /// Everything we wrote up to here is persisted; not raised by what others wrote.
+    pub fn own_written(&self) -> i64 {
+        self.own
+    }
+
     /// Position of a writer. One we have not heard of is assumed to be where everybody is.
     pub fn of(&self, instance: &str) -> i64 {
         if instance == self.me {
