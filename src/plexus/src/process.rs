@@ -79,6 +79,7 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
         listen(&app, listener, &mut tables, &stopping, &mut serving).await?;
     }
     tokio::spawn(cx.store.streams.clone().save_positions());
+    background::start(&cx);
     notify("READY=1");
     info!(log, "ready"; "listeners" => serving.len());
     let mut hangup = signal(SignalKind::hangup())?;

@@ -3,6 +3,7 @@
 pub mod aliases;
 mod account_caches;
 pub mod cache;
+mod cleanup;
 pub mod changed;
 mod connect;
 pub mod cross_signing;
@@ -28,6 +29,7 @@ pub mod membership_for_user;
 pub mod presence;
 pub mod receipts;
 pub mod schema;
+mod statistics;
 pub mod streams;
 pub mod to_device;
 mod sync_caches;

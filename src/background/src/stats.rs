@@ -1,0 +1,45 @@
+//! Keeps the statistics of rooms and users, which the room directory is made of.
+
+use replication::Cx;
+use slog::warn;
+use std::time::Duration;
+use store::Stream;
+use tokio::sync::broadcast::error::RecvError;
+use types::Result;
+
+/// Changes of state come in bursts; one pass a while is enough.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Follows the events stream. Never returns.
+pub async fn run(cx: Cx) {
+    let mut updates = cx.store.streams.subscribe();
+    loop {
+        if let Err(e) = catch_up(&cx).await {
+            warn!(cx.log, "statistics fell behind"; "error" => %e);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            continue;
+        }
+        tokio::time::sleep(PAUSE).await;
+        loop {
+            match updates.recv().await {
+                Ok(u) if u.stream == Stream::Events && has_state(&u.rows) => break,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => break,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+fn has_state(rows: &[store::Row]) -> bool {
+    rows.iter().any(|r| matches!(r, store::Row::State { .. } | store::Row::StateAll { .. }))
+}
+
+async fn catch_up(cx: &Cx) -> Result<()> {
+    loop {
+        let upto = cx.store.streams.current(Stream::Events);
+        if !cx.store.advance_statistics(upto).await? {
+            return Ok(());
+        }
+    }
+}
