@@ -69,6 +69,7 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
         _ = asked_to_stop() => return Ok(()),
     };
     let app = App::start(cx.clone())?;
+    cx.start()?;
     app.serve_forwarded(Arc::new(Table::new(
         routes().into_iter().filter(|r| r.resource == Resource::Client || r.resource == Resource::Media).collect(),
     )?));
@@ -78,7 +79,6 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
     for listener in &cx.duties.listeners {
         listen(&app, listener, &mut tables, &stopping, &mut serving).await?;
     }
-    tokio::spawn(cx.store.streams.clone().save_positions());
     background::start(&cx);
     notify("READY=1");
     info!(log, "ready"; "listeners" => serving.len());
