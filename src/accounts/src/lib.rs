@@ -2,8 +2,11 @@
 
 mod authenticate;
 mod blocking;
+mod change;
 mod login;
+mod logout;
 mod macaroon;
+mod nonces;
 mod password;
 pub mod ratelimit;
 mod refresh;
@@ -13,7 +16,8 @@ mod sightings;
 mod ui_auth;
 
 pub use authenticate::{Allow, Credentials};
-pub use login::Login;
+pub use login::{Login, canonical_email};
+pub use macaroon::verify_delete_pusher;
 pub use password::check_policy;
 pub use ratelimit::{Limits, RateLimiter};
 pub use register::{Flows, Registration};
@@ -43,6 +47,7 @@ struct Inner {
     hashing: Semaphore,
     seen: sightings::LastSeen,
     auto_join: OnceLock<AutoJoin>,
+    nonces: nonces::Nonces,
 }
 
 /// Joins a new account to the configured rooms; failures are its own to log.
@@ -56,6 +61,7 @@ impl Accounts {
             hashing: Semaphore::new(cores),
             seen: sightings::LastSeen::new(),
             auto_join: OnceLock::new(),
+            nonces: nonces::Nonces::new(),
         };
         Self { cx, rooms, inner: Arc::new(inner) }
     }

@@ -49,7 +49,15 @@ fn expiry(now_ms: i64, lifetimes: &[Option<u64>]) -> Option<i64> {
 impl Accounts {
     /// Opens a session, in the main process: it alone gives out tokens.
     pub async fn open_session(&self, user_id: &UserId, new: NewSession) -> Result<Session> {
-        self.open_session_here(user_id, new).await
+        if self.cx.duties.is_main {
+            return self.open_session_here(user_id, new).await;
+        }
+        let serde_json::Value::Object(payload) = serde_json::to_value(&new)? else {
+            return Err(Error::internal("a session is not an object"));
+        };
+        let user = user_id.as_str();
+        let answer = self.cx.peers.call(types::MASTER, "device_check_registered", &[user], true, payload).await?;
+        Ok(serde_json::from_value(answer)?)
     }
 
     /// Opens a session in this process, which must be the main process.

@@ -38,6 +38,8 @@ pub mod sync_timeline;
 pub mod unread;
 pub mod tokens;
 pub mod user_ips;
+pub mod deactivation;
+pub mod pushers;
 pub mod registration_tokens;
 pub mod threepids;
 pub mod ui_auth;
