@@ -15,7 +15,7 @@ impl Accounts {
         self.cx.store.set_password_hash(user_id.as_str(), Some(hash)).await?;
         info!(self.cx.log, "password changed"; "user" => %user_id, "logout" => logout);
         if logout {
-            self.drop_all_devices(user_id, who.and_then(|w| w.device_id.as_deref())).await?;
+            self.devices.delete_all_devices(user_id.as_str(), who.and_then(|w| w.device_id.as_deref())).await?;
             self.drop_all_tokens(user_id, who.and_then(|w| w.access_token_id)).await?;
         }
         Ok(())
@@ -26,7 +26,7 @@ impl Accounts {
     pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let store = &self.cx.store;
         store.delete_threepids(user_id.as_str(), None).await?;
-        self.drop_all_devices(user_id, None).await?;
+        self.devices.delete_all_devices(user_id.as_str(), None).await?;
         self.drop_all_tokens(user_id, None).await?;
         store.set_password_hash(user_id.as_str(), None).await?;
         let pushers = store.pushers_of(user_id.as_str()).await?;

@@ -13,6 +13,7 @@ mod refresh;
 mod register;
 mod session;
 mod sightings;
+mod tasks;
 mod ui_auth;
 
 pub use authenticate::{Allow, Credentials};
@@ -25,6 +26,7 @@ pub use session::{NewSession, Session, check_device_name};
 pub use ui_auth::{Proven, UiAuth};
 
 use config::AppService;
+use devices::Devices;
 use replication::Cx;
 use rooms::Rooms;
 use std::future::Future;
@@ -38,6 +40,7 @@ use types::{Error, Requester, Result};
 pub struct Accounts {
     pub(crate) cx: Cx,
     pub(crate) rooms: Rooms,
+    pub(crate) devices: Devices,
     inner: Arc<Inner>,
 }
 
@@ -54,7 +57,7 @@ struct Inner {
 pub type AutoJoin = Box<dyn Fn(Requester) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Accounts {
-    pub fn new(cx: Cx, rooms: Rooms) -> Self {
+    pub fn new(cx: Cx, rooms: Rooms, devices: Devices) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let inner = Inner {
             limits: Limits::new(&cx.config.rate),
@@ -63,7 +66,7 @@ impl Accounts {
             auto_join: OnceLock::new(),
             nonces: nonces::Nonces::new(),
         };
-        Self { cx, rooms, inner: Arc::new(inner) }
+        Self { cx, rooms, devices, inner: Arc::new(inner) }
     }
 
     /// Says how new accounts join `auto_join_rooms`; the rules of joining live in a crate above this one.

@@ -2,7 +2,6 @@
 
 use crate::authenticate::GUEST_DEVICE;
 use crate::{Accounts, macaroon};
-use config::StreamGroup;
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use slog::info;
@@ -126,17 +125,7 @@ impl Accounts {
         if self.cx.config.registration.dont_notify_new_devices_for.iter().any(|u| u == user_id.as_str()) {
             return Ok(());
         }
-        self.devices_changed(user_id, &[device_id]).await
-    }
-
-    /// Tells those who share a room with the user that their devices changed.
-    pub async fn devices_changed(&self, user_id: &UserId, device_ids: &[String]) -> Result<()> {
-        if !self.cx.duties.writes(StreamGroup::DeviceLists) {
-            return Ok(());
-        }
-        let rooms = self.cx.store.rooms_joined_by(user_id.as_str()).await?;
-        self.cx.store.add_device_changes(user_id.as_str(), device_ids, &rooms, self.cx.now_ms()).await?;
-        Ok(())
+        self.devices.notify_device_update(user_id.as_str(), &[device_id]).await
     }
 
     /// A token with which an administrator acts as `puppet`. `valid_until_ms`: milliseconds.

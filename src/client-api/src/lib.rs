@@ -9,6 +9,15 @@ mod room_keys;
 mod rooms_events;
 mod rooms_state;
 mod send_to_device;
+mod account;
+mod admin_register;
+mod login;
+mod paging;
+pub mod proof;
+mod register;
+mod rooms_events;
+mod rooms_state;
+mod well_known;
 
 use app::App;
 use http::Route;
@@ -20,6 +29,11 @@ pub fn routes() -> Vec<Route<App>> {
         devices::routes(),
         keys::routes(),
         room_keys::routes(),
+        account::routes(),
+        admin_register::routes(),
+        login::routes(),
+        register::routes(),
+        well_known::routes(),
         rooms_events::routes(),
         send_to_device::routes(),
         rooms_state::routes(),

@@ -158,11 +158,11 @@ async fn logout(app: App, who: Requester, rq: Rq) -> Result<()> {
     match &who.device_id {
         // A token that belongs to no device, or to nobody's own (minted, guests').
         None => app.accounts.drop_token(rq.access_token().unwrap_or_default()).await,
-        Some(device) => app.accounts.drop_devices(&who.user_id, &[device.clone()]).await,
+        Some(device) => app.devices.delete_devices(who.user_id.as_str(), std::slice::from_ref(device)).await,
     }
 }
 
 async fn logout_all(app: App, who: Requester, _: Rq) -> Result<()> {
-    app.accounts.drop_all_devices(&who.user_id, None).await?;
+    app.devices.delete_all_devices(who.user_id.as_str(), None).await?;
     app.accounts.drop_all_tokens(&who.user_id, None).await
 }
