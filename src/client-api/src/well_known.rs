@@ -1,7 +1,6 @@
 //! Where the server is found (spec: "Well-known URIs").
 
 use app::App;
-use bytes::Bytes;
 use http::{Reply, Route, Rq, route};
 use httpcrate::StatusCode;
 use serde_json::{Map, Value, json};
@@ -38,8 +37,8 @@ async fn get_client(app: App, _: Rq) -> Result<Value> {
 async fn get_server(app: App, _: Rq) -> Result<Reply> {
     let server = &app.cx.config.server;
     if !server.serve_server_wellknown {
-        let text = Bytes::from_static(b"404: this server does not say where it is\n");
-        return Ok(Reply::bytes(StatusCode::NOT_FOUND, "text/plain", text));
+        let text = "404: this server does not say where it is\n";
+        return Ok(Reply::bytes(StatusCode::NOT_FOUND, "text/plain", text.into()));
     }
     let port = server.name.port().unwrap_or(443);
     Reply::json(&json!({"m.server": format!("{}:{port}", server.name.host())}))
