@@ -18,6 +18,7 @@ pub mod events;
 pub mod forget;
 mod ignored;
 pub mod key_backup;
+pub mod locks;
 pub mod memberships;
 pub mod pages;
 pub mod relations;
@@ -76,6 +77,7 @@ pub struct Store {
     pub server_name: OwnedServerName,
     /// Which rooms and users moved last when.
     pub changed: Changed,
+    pub(crate) locks: locks::Locks,
     pub(crate) sync: sync_caches::SyncCaches,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
@@ -92,6 +94,7 @@ impl Store {
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
+            locks: locks::Locks::default(),
             sync: sync_caches::SyncCaches::new(&registry, sized),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
