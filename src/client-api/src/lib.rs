@@ -1,19 +1,14 @@
 //! The Client-Server API: one file a chapter of the spec, each with its handlers and its route lines.
 
-mod account;
-mod admin_register;
 mod dehydrated;
 mod devices;
 mod keys;
-mod login;
 mod paging;
 pub mod proof;
-mod register;
 mod room_keys;
 mod rooms_events;
 mod rooms_state;
 mod send_to_device;
-mod well_known;
 
 use app::App;
 use http::Route;
@@ -21,18 +16,13 @@ use http::Route;
 /// Every client route.
 pub fn routes() -> Vec<Route<App>> {
     let chapters: Vec<Vec<Route<App>>> = vec![
-        account::routes(),
-        admin_register::routes(),
         dehydrated::routes(),
         devices::routes(),
         keys::routes(),
-        login::routes(),
-        register::routes(),
         room_keys::routes(),
         rooms_events::routes(),
-        rooms_state::routes(),
         send_to_device::routes(),
-        well_known::routes(),
+        rooms_state::routes(),
     ];
     chapters.into_iter().flatten().collect()
 }

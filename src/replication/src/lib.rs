@@ -7,7 +7,6 @@ mod cx;
 mod follow;
 mod link;
 mod listen;
-pub mod locks;
 mod memory;
 pub mod peers;
 mod publish;

@@ -15,22 +15,26 @@ pub mod devices;
 pub mod directory;
 pub mod e2e_keys;
 pub mod events;
+pub mod extremities;
 pub mod forget;
 mod ignored;
 pub mod key_backup;
-pub mod locks;
 pub mod memberships;
 pub mod pages;
+mod relation_checks;
 pub mod relations;
 mod reports;
 mod room_caches;
 pub mod rooms;
 pub mod seen;
 pub mod membership_for_user;
+pub mod persist;
 pub mod presence;
+pub mod push_rules_of;
 pub mod receipts;
 pub mod schema;
 mod statistics;
+pub mod state_groups;
 pub mod streams;
 pub mod to_device;
 mod sync_caches;
@@ -39,12 +43,11 @@ pub mod sync_timeline;
 pub mod unread;
 pub mod tokens;
 pub mod user_ips;
-pub mod deactivation;
-pub mod pushers;
 pub mod registration_tokens;
 pub mod threepids;
 pub mod ui_auth;
 pub mod users;
+mod writer_caches;
 
 pub use changed::Changed;
 pub use cache::{Cache, Registry, WireKey};
@@ -67,6 +70,10 @@ pub struct Settings {
     pub allow_unsafe_locale: bool,
     /// Scales all caches (`caches.global_factor`; 0.5 is the default of Synapse and the base here).
     pub cache_factor: f64,
+    /// Write the full-text index (`enable_search`).
+    pub search: bool,
+    /// Note when self-destructing events expire (`enable_ephemeral_messages`).
+    pub ephemeral: bool,
 }
 
 /// The database with its caches. One per process, shared.
@@ -77,12 +84,14 @@ pub struct Store {
     pub server_name: OwnedServerName,
     /// Which rooms and users moved last when.
     pub changed: Changed,
-    pub(crate) locks: locks::Locks,
     pub(crate) sync: sync_caches::SyncCaches,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
     pub(crate) key_caches: e2e_keys::KeyCaches,
     pub(crate) accounts: account_caches::AccountCaches,
+    pub(crate) writer_caches: writer_caches::WriterCaches,
+    pub(crate) search_enabled: bool,
+    pub(crate) ephemeral_enabled: bool,
 }
 
 impl Store {
@@ -94,12 +103,14 @@ impl Store {
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
-            locks: locks::Locks::default(),
             sync: sync_caches::SyncCaches::new(&registry, sized),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
             accounts: account_caches::AccountCaches::new(&registry, sized),
+            writer_caches: writer_caches::WriterCaches::new(&registry, sized),
+            search_enabled: settings.search,
+            ephemeral_enabled: settings.ephemeral,
             db,
             streams,
             registry,
