@@ -9,6 +9,11 @@ mod room_keys;
 mod rooms_events;
 mod rooms_state;
 mod send_to_device;
+mod notifications;
+mod presence;
+mod receipts;
+mod sync;
+mod typing;
 
 use app::App;
 use http::Route;
@@ -16,6 +21,11 @@ use http::Route;
 /// Every client route.
 pub fn routes() -> Vec<Route<App>> {
     let chapters: Vec<Vec<Route<App>>> = vec![
+        notifications::routes(),
+        presence::routes(),
+        receipts::routes(),
+        sync::routes(),
+        typing::routes(),
         dehydrated::routes(),
         devices::routes(),
         keys::routes(),

@@ -170,6 +170,17 @@ impl Store {
         Ok(found)
     }
 
+    /// Whether any room's state is not fully known.
+    pub async fn has_partial_state_rooms(&self) -> Result<bool> {
+        Ok(!self.db.query("SELECT 1 FROM partial_state_rooms LIMIT 1", &[]).await?.is_empty())
+    }
+
+    /// The highest position of any event.
+    pub async fn last_event_position(&self) -> Result<i64> {
+        let row = self.db.query_opt("SELECT MAX(stream_ordering) FROM events", &[]).await?;
+        Ok(row.and_then(|r| r.get(0)).unwrap_or(1))
+    }
+
     /// Those of these rooms whose state is not fully known yet.
     pub async fn partial_state_rooms(&self, room_ids: &[&str]) -> Result<Vec<OwnedRoomId>> {
         let sql = "SELECT room_id FROM partial_state_rooms WHERE room_id = ANY($1)";

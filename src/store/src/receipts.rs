@@ -137,3 +137,50 @@ impl Tx {
         Ok(())
     }
 }
+
+/// The thread an event belongs to by its relations, up to three steps away.
+const THREAD_OF: &str = "
+    WITH RECURSIVE related(event_id, relates_to_id, relation_type, level) AS (
+        SELECT event_id, relates_to_id, relation_type, 0 FROM event_relations WHERE event_id = $1
+        UNION
+        SELECT e.event_id, e.relates_to_id, e.relation_type, r.level + 1
+        FROM event_relations e JOIN related r ON r.relates_to_id = e.event_id WHERE r.level <= 3
+    )
+    SELECT relates_to_id FROM related WHERE relation_type = 'm.thread' ORDER BY level DESC LIMIT 1";
+
+/// As [`THREAD_OF`], and an event that is itself the root of a thread (or related to one) counts to it.
+const RECEIPT_THREAD_OF: &str = "
+    WITH RECURSIVE related(event_id, relates_to_id, relation_type, level) AS (
+        SELECT event_id, relates_to_id, relation_type, 0 FROM event_relations WHERE event_id = $1
+        UNION
+        SELECT e.event_id, e.relates_to_id, e.relation_type, r.level + 1
+        FROM event_relations e JOIN related r ON r.relates_to_id = e.event_id WHERE r.level <= 3
+    )
+    SELECT relates_to_id FROM event_relations
+    WHERE relation_type = 'm.thread' AND relates_to_id = COALESCE(
+        (SELECT relates_to_id FROM related ORDER BY relation_type = 'm.thread' DESC, level DESC LIMIT 1), $1)
+    LIMIT 1";
+
+impl Store {
+    /// Whether a receipt for this event may name this thread (`main` or a root).
+    pub async fn is_in_thread(&self, event_id: &str, thread_id: &str) -> Result<bool> {
+        if thread_id == "main" {
+            return Ok(self.db.query_opt(THREAD_OF, &[&event_id]).await?.is_none());
+        }
+        let found = self.db.query_opt(RECEIPT_THREAD_OF, &[&event_id]).await?;
+        Ok(found.is_some_and(|r| r.get::<_, &str>(0) == thread_id))
+    }
+
+    /// Newest receipts of a user by room: (depth, stream) of their events.
+    pub async fn receipt_places(&self, user_id: &str) -> Result<std::collections::HashMap<String, (i64, i64)>> {
+        let sql = "SELECT rl.room_id, e.topological_ordering, e.stream_ordering
+                   FROM receipts_linearized rl JOIN events e ON e.event_id = rl.event_id AND e.room_id = rl.room_id
+                   WHERE rl.user_id = $1 AND rl.receipt_type IN ('m.read', 'm.read.private')";
+        let mut places: std::collections::HashMap<String, (i64, i64)> = std::collections::HashMap::new();
+        for row in &self.db.query(sql, &[&user_id]).await? {
+            let at = (row.get(1), row.get(2));
+            places.entry(row.get(0)).and_modify(|p| *p = at.max(*p)).or_insert(at);
+        }
+        Ok(places)
+    }
+}

@@ -44,6 +44,8 @@ pub struct StateDelta {
     /// None: removed.
     pub event_id: Option<OwnedEventId>,
     pub prev_event_id: Option<OwnedEventId>,
+    /// Id in the events stream.
+    pub stream: i64,
 }
 
 impl Store {
@@ -88,6 +90,7 @@ impl Store {
                     state_key: r.get(2),
                     event_id: id(r, 3)?,
                     prev_event_id: id(r, 4)?,
+                    stream: r.get(6),
                 })
             })
             .collect()

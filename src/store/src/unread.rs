@@ -122,3 +122,61 @@ impl Store {
         Ok(found)
     }
 }
+
+/// One row of `GET /notifications`.
+#[derive(Clone, Debug)]
+pub struct PushAction {
+    pub event_id: types::OwnedEventId,
+    pub room_id: String,
+    pub profile_tag: Option<String>,
+    /// As stored; empty stands for the default of its kind, see [`PushAction::action_list`].
+    pub actions: String,
+    pub highlight: bool,
+    pub depth: i64,
+    pub stream: i64,
+    pub received_ts: Option<i64>,
+}
+
+impl PushAction {
+    /// The list of actions in its client form.
+    pub fn action_list(&self) -> serde_json::Value {
+        use serde_json::json;
+        match (self.actions.as_str(), self.highlight) {
+            ("", true) => json!(["notify", {"set_tweak": "sound", "value": "default"}, {"set_tweak": "highlight"}]),
+            ("", false) => json!(["notify", {"set_tweak": "highlight", "value": false}]),
+            (stored, _) => serde_json::from_str(stored).unwrap_or_default(),
+        }
+    }
+}
+
+impl Store {
+    /// A user's notifications, newest first, before position `before`.
+    pub async fn push_actions(
+        &self,
+        user_id: &str,
+        before: Option<i64>,
+        limit: i64,
+        only_highlight: bool,
+    ) -> Result<Vec<PushAction>> {
+        let sql = "SELECT a.event_id, a.room_id, a.profile_tag, a.actions, a.highlight, a.topological_ordering,
+                          a.stream_ordering, e.received_ts
+                   FROM event_push_actions a JOIN events e ON e.event_id = a.event_id
+                   WHERE a.user_id = $1 AND a.notif = 1 AND a.stream_ordering < $2 AND (a.highlight = 1 OR NOT $4)
+                   ORDER BY a.stream_ordering DESC LIMIT $3";
+        let before = before.unwrap_or(i64::MAX);
+        let rows = self.db.query(sql, &[&user_id, &before, &limit, &only_highlight]).await?;
+        let parse = |r: &tokio_postgres::Row| {
+            Ok(PushAction {
+                event_id: r.get::<_, &str>(0).try_into()?,
+                room_id: r.get(1),
+                profile_tag: r.get(2),
+                actions: r.get(3),
+                highlight: r.get::<_, Option<i16>>(4) == Some(1),
+                depth: r.get::<_, Option<i64>>(5).unwrap_or_default(),
+                stream: r.get::<_, Option<i64>>(6).unwrap_or_default(),
+                received_ts: r.get(7),
+            })
+        };
+        rows.iter().map(parse).collect()
+    }
+}

@@ -9,4 +9,4 @@ mod rule;
 pub use base::{APPEND_CONTENT, APPEND_OVERRIDE, APPEND_UNDERRIDE, PREPEND_OVERRIDE, base_rules};
 pub use evaluate::{Evaluator, Recipient, RoomFacts, flatten};
 pub use glob::{glob, glob_word};
-pub use rule::{Action, Condition, Outcome, PushRule, Ruleset, StoredRule};
+pub use rule::{Action, Comparison, Condition, Outcome, PushRule, Ruleset, StoredRule};
