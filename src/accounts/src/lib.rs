@@ -2,18 +2,23 @@
 
 mod authenticate;
 mod blocking;
+mod change;
 mod login;
+mod logout;
 mod macaroon;
+mod nonces;
 mod password;
 pub mod ratelimit;
 mod refresh;
 mod register;
 mod session;
 mod sightings;
+mod tasks;
 mod ui_auth;
 
 pub use authenticate::{Allow, Credentials};
-pub use login::Login;
+pub use login::{Login, canonical_email};
+pub use macaroon::verify_delete_pusher;
 pub use password::check_policy;
 pub use ratelimit::{Limits, RateLimiter};
 pub use register::{Flows, Registration};
@@ -21,6 +26,7 @@ pub use session::{NewSession, Session, check_device_name};
 pub use ui_auth::{Proven, UiAuth};
 
 use config::AppService;
+use devices::Devices;
 use replication::Cx;
 use rooms::Rooms;
 use std::future::Future;
@@ -34,6 +40,7 @@ use types::{Error, Requester, Result};
 pub struct Accounts {
     pub(crate) cx: Cx,
     pub(crate) rooms: Rooms,
+    pub(crate) devices: Devices,
     inner: Arc<Inner>,
 }
 
@@ -43,21 +50,23 @@ struct Inner {
     hashing: Semaphore,
     seen: sightings::LastSeen,
     auto_join: OnceLock<AutoJoin>,
+    nonces: nonces::Nonces,
 }
 
 /// Joins a new account to the configured rooms; failures are its own to log.
 pub type AutoJoin = Box<dyn Fn(Requester) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Accounts {
-    pub fn new(cx: Cx, rooms: Rooms) -> Self {
+    pub fn new(cx: Cx, rooms: Rooms, devices: Devices) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let inner = Inner {
             limits: Limits::new(&cx.config.rate),
             hashing: Semaphore::new(cores),
             seen: sightings::LastSeen::new(),
             auto_join: OnceLock::new(),
+            nonces: nonces::Nonces::new(),
         };
-        Self { cx, rooms, inner: Arc::new(inner) }
+        Self { cx, rooms, devices, inner: Arc::new(inner) }
     }
 
     /// Says how new accounts join `auto_join_rooms`; the rules of joining live in a crate above this one.

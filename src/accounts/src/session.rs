@@ -2,7 +2,6 @@
 
 use crate::authenticate::GUEST_DEVICE;
 use crate::{Accounts, macaroon};
-use config::StreamGroup;
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use slog::info;
@@ -49,7 +48,15 @@ fn expiry(now_ms: i64, lifetimes: &[Option<u64>]) -> Option<i64> {
 impl Accounts {
     /// Opens a session, in the main process: it alone gives out tokens.
     pub async fn open_session(&self, user_id: &UserId, new: NewSession) -> Result<Session> {
-        self.open_session_here(user_id, new).await
+        if self.cx.duties.is_main {
+            return self.open_session_here(user_id, new).await;
+        }
+        let serde_json::Value::Object(payload) = serde_json::to_value(&new)? else {
+            return Err(Error::internal("a session is not an object"));
+        };
+        let user = user_id.as_str();
+        let answer = self.cx.peers.call(types::MASTER, "device_check_registered", &[user], true, payload).await?;
+        Ok(serde_json::from_value(answer)?)
     }
 
     /// Opens a session in this process, which must be the main process.
@@ -118,17 +125,7 @@ impl Accounts {
         if self.cx.config.registration.dont_notify_new_devices_for.iter().any(|u| u == user_id.as_str()) {
             return Ok(());
         }
-        self.devices_changed(user_id, &[device_id]).await
-    }
-
-    /// Tells those who share a room with the user that their devices changed.
-    pub async fn devices_changed(&self, user_id: &UserId, device_ids: &[String]) -> Result<()> {
-        if !self.cx.duties.writes(StreamGroup::DeviceLists) {
-            return Ok(());
-        }
-        let rooms = self.cx.store.rooms_joined_by(user_id.as_str()).await?;
-        self.cx.store.add_device_changes(user_id.as_str(), device_ids, &rooms, self.cx.now_ms()).await?;
-        Ok(())
+        self.devices.notify_device_update(user_id.as_str(), &[device_id]).await
     }
 
     /// A token with which an administrator acts as `puppet`. `valid_until_ms`: milliseconds.

@@ -52,8 +52,9 @@ impl App {
     /// Puts the parts together and starts the tasks that belong to them.
     pub fn start(cx: Cx) -> Result<Self> {
         let rooms = Rooms::start(cx.clone())?;
-        let accounts = Accounts::new(cx.clone(), rooms.clone());
         let devices = Devices::new(cx.clone());
+        let accounts = Accounts::new(cx.clone(), rooms.clone(), devices.clone());
+        accounts.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), accounts.clone(), devices.clone());
         let store = cx.store.clone();
         Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, clients: OnceLock::new() })))

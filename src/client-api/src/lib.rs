@@ -1,10 +1,14 @@
 //! The Client-Server API: one file a chapter of the spec, each with its handlers and its route lines.
 
+mod account;
+mod admin_register;
 mod dehydrated;
 mod devices;
 mod keys;
+mod login;
 mod paging;
 pub mod proof;
+mod register;
 mod room_keys;
 mod rooms_events;
 mod rooms_state;
@@ -14,6 +18,7 @@ mod presence;
 mod receipts;
 mod sync;
 mod typing;
+mod well_known;
 
 use app::App;
 use http::Route;
@@ -26,13 +31,18 @@ pub fn routes() -> Vec<Route<App>> {
         receipts::routes(),
         sync::routes(),
         typing::routes(),
+        account::routes(),
+        admin_register::routes(),
         dehydrated::routes(),
         devices::routes(),
         keys::routes(),
+        login::routes(),
+        register::routes(),
         room_keys::routes(),
         rooms_events::routes(),
-        send_to_device::routes(),
         rooms_state::routes(),
+        send_to_device::routes(),
+        well_known::routes(),
     ];
     chapters.into_iter().flatten().collect()
 }

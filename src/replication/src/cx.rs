@@ -2,6 +2,7 @@
 
 use crate::bus::Outgoing;
 use crate::listen::Listener;
+use crate::locks::Waiters;
 use crate::publish::{Pool, Publisher};
 use crate::{Bus, Memory, Peers, SharedCache, link};
 use bb8_redis::RedisConnectionManager;
@@ -30,6 +31,7 @@ pub struct Cx {
     pub shared: SharedCache,
     pub clock: Clock,
     pub log: Logger,
+    pub(crate) waiters: Arc<Waiters>,
     requests: Arc<Mutex<Option<mpsc::Receiver<Outgoing>>>>,
 }
 
@@ -60,6 +62,7 @@ impl Cx {
             shared: SharedCache { pool },
             clock: Clock::system(),
             log,
+            waiters: Arc::default(),
             requests: Arc::new(Mutex::new(requests)),
         })
     }
@@ -67,6 +70,8 @@ impl Cx {
     /// Begins to talk to the other processes and to note positions. Call it once, before anything is written.
     pub fn start(&self) -> Result<()> {
         tokio::spawn(self.store.streams.clone().save_positions());
+        tokio::spawn(self.store.clone().tend_locks());
+        tokio::spawn(self.waiters.clone().listen(self.bus.commands()));
         let requests = self.requests.lock().unwrap_or_else(|e| e.into_inner()).take();
         let (Some(requests), Some(redis), Some(pool)) = (requests, &self.config.redis, self.shared.pool.clone()) else {
             return Ok(());

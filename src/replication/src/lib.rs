@@ -7,6 +7,7 @@ mod cx;
 mod follow;
 mod link;
 mod listen;
+pub mod locks;
 mod memory;
 pub mod peers;
 mod publish;

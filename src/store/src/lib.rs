@@ -19,6 +19,7 @@ pub mod extremities;
 pub mod forget;
 mod ignored;
 pub mod key_backup;
+pub mod locks;
 pub mod memberships;
 pub mod pages;
 mod relation_checks;
@@ -45,6 +46,8 @@ pub mod sync_timeline;
 pub mod unread;
 pub mod tokens;
 pub mod user_ips;
+pub mod deactivation;
+pub mod pushers;
 pub mod registration_tokens;
 pub mod threepids;
 pub mod ui_auth;
@@ -87,6 +90,7 @@ pub struct Store {
     pub server_name: OwnedServerName,
     /// Which rooms and users moved last when.
     pub changed: Changed,
+    pub(crate) locks: locks::Locks,
     pub(crate) sync: sync_caches::SyncCaches,
     pub(crate) event_cache: Cache<String, Arc<Pdu>>,
     pub(crate) room_caches: room_caches::RoomCaches,
@@ -106,6 +110,7 @@ impl Store {
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
+            locks: locks::Locks::default(),
             sync: sync_caches::SyncCaches::new(&registry, sized),
             event_cache: registry.cache("_get_event_cache", sized(8_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
