@@ -26,9 +26,18 @@ struct Body {
 
 async fn put(app: App, who: Requester, rq: Rq) -> Result<()> {
     let Body { messages } = rq.json()?;
+    let kind = rq.arg("message_type")?;
     let messages = messages
         .into_iter()
+        .filter(|(user, _)| kind != "m.room_key_request" || may_ask_for_keys(&app, &who, user))
         .map(|(user, devices)| (user, devices.into_iter().map(|(d, content)| (d, Value::Object(content))).collect()))
         .collect();
-    app.devices.send_to_device(&who, rq.arg("message_type")?, rq.arg("txn_id")?, messages).await
+    app.devices.send_to_device(&who, kind, rq.arg("txn_id")?, messages).await
+}
+
+/// `rc_key_requests`: what a device asks of other users beyond it is dropped without a word.
+fn may_ask_for_keys(app: &App, who: &Requester, user: &str) -> bool {
+    let device = who.device_id.as_deref().unwrap_or_default();
+    let key = format!("{} {device}", who.user_id);
+    user == who.user_id.as_str() || app.accounts.limits().key_requests.check(&key, app.cx.now_ms()).is_ok()
 }
