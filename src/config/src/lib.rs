@@ -12,13 +12,16 @@ pub mod database;
 pub mod duties;
 pub mod federation;
 pub mod files;
+pub mod generate;
 pub mod ip;
 pub mod keys;
 mod known;
 pub mod listeners;
+pub mod logging;
 pub mod media;
 pub mod misc;
 pub mod owners;
+pub mod plan;
 pub mod ratelimit;
 mod read;
 pub mod redis;
@@ -146,6 +149,30 @@ impl Config {
             Some(config) if log.errors.borrow().is_empty() => Ok(Loaded { config, warnings: log.warnings.take() }),
             _ => Err(log.errors.take()),
         }
+    }
+
+    /// Whether the files are those of a worker: whether one names a `worker_app` other than the homeserver's.
+    pub fn role_of(paths: &[PathBuf]) -> Result<Role, Vec<ConfigError>> {
+        let mut log = Log::default();
+        let map = files::read(&mut log, paths);
+        let app = Section::root(&log, &map).nonempty("worker_app");
+        let errors = log.errors.take();
+        match (errors.is_empty(), app.as_deref()) {
+            (false, _) => Err(errors),
+            (true, None | Some("synapse.app.homeserver")) => Ok(Role::Homeserver),
+            (true, Some(_)) => Ok(Role::Worker),
+        }
+    }
+
+    /// `bcrypt_rounds` and the pepper, without asking for the rest of the configuration to be good.
+    pub fn password_settings(paths: &[PathBuf]) -> Result<(u32, String), Vec<ConfigError>> {
+        let mut log = Log::default();
+        let map = files::read(&mut log, paths);
+        let root = Section::root(&log, &map);
+        let rounds = root.int("bcrypt_rounds", 4, 31).unwrap_or(12) as u32;
+        let pepper = root.child("password_config").string_or("pepper", "");
+        let errors = log.errors.take();
+        if errors.is_empty() { Ok((rounds, pepper)) } else { Err(errors) }
     }
 
     /// Who writes what and where they are.

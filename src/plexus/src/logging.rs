@@ -1,7 +1,7 @@
 //! Where log lines go: standard error or the file that Synapse's logging configuration names.
 //!
-//! Of `log_config` (a Python logging configuration) two facts are used: the root level and the file of the
-//! first root handler that has one. `PLEXUS_LOG=json` writes JSON lines.
+//! Of `log_config` (a Python logging configuration) three facts are used: the root level, the first root
+//! handler's target, and whether its formatter writes JSON. `PLEXUS_LOG=json` writes JSON lines anyway.
 
 use slog::{Drain, Level, Logger, o};
 use std::fs::{File, OpenOptions};
@@ -10,48 +10,42 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// What a log configuration says.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Settings {
     pub level: Level,
     pub file: Option<PathBuf>,
+    pub json: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { level: Level::Info, file: None }
+        Self { level: Level::Info, file: None, json: false }
     }
 }
 
 impl Settings {
     /// Reads a Python logging configuration in YAML. What it does not say keeps its default.
-    pub fn read(path: &Path) -> std::io::Result<Self> {
-        let text = std::fs::read_to_string(path)?;
-        Ok(Self::parse(&text))
-    }
-
-    fn parse(text: &str) -> Self {
-        let Ok(value) = config::yaml::parse(text, 0).map(|node| node.value.to_json()) else { return Self::default() };
-        let level = match value["root"]["level"].as_str().map(str::to_ascii_uppercase).as_deref() {
-            Some("DEBUG" | "NOTSET") => Level::Debug,
-            Some("WARN" | "WARNING") => Level::Warning,
-            Some("ERROR") => Level::Error,
-            Some("CRITICAL" | "FATAL") => Level::Critical,
-            _ => Level::Info,
-        };
-        let handlers = &value["handlers"];
-        let named = value["root"]["handlers"].as_array().into_iter().flatten().filter_map(|h| h.as_str());
-        let file = named.filter_map(|name| file_of(handlers, name)).next();
-        Self { level, file }
+    pub fn read(path: &Path) -> Result<Self, Vec<config::ConfigError>> {
+        Ok(Self::from(config::logging::Logging::read(path)?))
     }
 }
 
-/// The file of a handler, looking through a buffering handler's `target`.
-fn file_of(handlers: &serde_json::Value, name: &str) -> Option<PathBuf> {
-    let handler = &handlers[name];
-    match (handler["filename"].as_str(), handler["target"].as_str()) {
-        (Some(file), _) => Some(file.into()),
-        (None, Some(target)) if target != name => handlers[target]["filename"].as_str().map(PathBuf::from),
-        _ => None,
+impl From<config::logging::Logging> for Settings {
+    fn from(logging: config::logging::Logging) -> Self {
+        let level = match logging.level {
+            config::logging::Level::Debug => Level::Debug,
+            config::logging::Level::Info => Level::Info,
+            config::logging::Level::Warning => Level::Warning,
+            config::logging::Level::Error => Level::Error,
+            config::logging::Level::Critical => Level::Critical,
+        };
+        let output = logging.outputs.into_iter().next();
+        let json = output.as_ref().is_some_and(|o| o.json);
+        let file = match output.map(|o| o.target) {
+            Some(config::logging::Target::File(path)) => Some(path),
+            _ => None,
+        };
+        Self { level, file, json }
     }
 }
 
@@ -108,7 +102,7 @@ impl Write for Output {
 pub fn start(settings: &Settings, instance: &str) -> std::io::Result<(Logger, Output)> {
     let output = Output::open(settings.file.as_deref())?;
     let drain: Box<dyn Drain<Ok = (), Err = slog::Never> + Send> =
-        if std::env::var("PLEXUS_LOG").is_ok_and(|v| v == "json") {
+        if settings.json || std::env::var("PLEXUS_LOG").is_ok_and(|v| v == "json") {
             Box::new(slog_json::Json::default(output.clone()).ignore_res())
         } else {
             let colours = settings.file.is_none() && std::io::stderr().is_terminal();
@@ -122,28 +116,4 @@ pub fn start(settings: &Settings, instance: &str) -> std::io::Result<(Logger, Ou
     let drain = slog_async::Async::new(drain).chan_size(4096).build().fuse();
     let drain = slog::LevelFilter::new(drain, settings.level).fuse();
     Ok((Logger::root(drain, o!("process" => instance.to_owned())), output))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn level_and_file_of_synapses_own_configuration() {
-        let text = "
-version: 1
-handlers:
-  file:
-    class: logging.handlers.TimedRotatingFileHandler
-    filename: /var/log/hs.log
-  buffer:
-    class: synapse.logging.handlers.PeriodicallyFlushingMemoryHandler
-    target: file
-root:
-  level: WARNING
-  handlers: [buffer]
-";
-        assert_eq!(Settings::parse(text), Settings { level: Level::Warning, file: Some("/var/log/hs.log".into()) });
-        assert_eq!(Settings::parse(": not yaml :["), Settings::default());
-    }
 }

@@ -1,48 +1,45 @@
-//! `plexus`: the one binary.
+//! The program: one binary for every process of a homeserver and the commands around it.
 
+mod check_config;
+mod cli;
+mod client;
+mod cluster;
 mod logging;
 mod notify;
 mod process;
+mod routes;
+mod start;
 mod tls;
+mod users;
 
-use config::{Config, Role};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use structopt::StructOpt;
+
+use structopt::clap::ErrorKind;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A Matrix homeserver that scales by worker processes, interchangeable with Synapse.
-#[derive(StructOpt)]
-#[structopt(name = "plexus")]
-enum Command {
-    /// Runs the main process.
-    Homeserver(Files),
-    /// Runs a worker.
-    Worker(Files),
-}
-
-#[derive(StructOpt)]
-struct Files {
-    /// Configuration file or folder; may be repeated, later files override top-level keys of earlier ones.
-    #[structopt(short = "c", long = "config-path", required = true, number_of_values = 1)]
-    config_path: Vec<PathBuf>,
-}
-
 fn main() -> ExitCode {
-    match Command::from_args() {
-        Command::Homeserver(files) => start(&files, Role::Homeserver),
-        Command::Worker(files) => start(&files, Role::Worker),
-    }
-}
-
-fn start(files: &Files, role: Role) -> ExitCode {
-    match Config::load(&files.config_path, role) {
-        Ok(loaded) => process::run(loaded.config, &loaded.warnings),
-        Err(errors) => {
-            errors.iter().for_each(|e| eprintln!("{e}"));
-            ExitCode::from(2)
+    let command = match cli::read() {
+        Ok(command) => command,
+        Err(e) if matches!(e.kind, ErrorKind::HelpDisplayed | ErrorKind::VersionDisplayed) => {
+            println!("{}", e.message);
+            return ExitCode::SUCCESS;
         }
+        Err(e) => {
+            eprintln!("{}", e.message);
+            return cli::exit::code(cli::exit::USAGE);
+        }
+    };
+    match command {
+        cli::Cli::Homeserver(args) => start::homeserver(&args),
+        cli::Cli::Worker(args) => start::worker(&args),
+        cli::Cli::GenerateConfig(args) => start::generate_config(&[args.config_path], &args.new),
+        cli::Cli::GenerateKeys(args) => start::generate_keys(&args),
+        cli::Cli::RegisterUser(args) => users::register_user(&args),
+        cli::Cli::HashPassword(args) => users::hash_password(&args),
+        cli::Cli::CheckConfig(args) => check_config::run(&args),
+        cli::Cli::Routes(args) => routes::run(&args),
+        cli::Cli::Cluster(command) => cluster::run(command),
     }
 }

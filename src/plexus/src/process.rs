@@ -26,10 +26,7 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
     let settings = match config.log_config.as_deref().map(logging::Settings::read) {
         None => logging::Settings::default(),
         Some(Ok(s)) => s,
-        Some(Err(e)) => {
-            eprintln!("log_config: {e}");
-            return ExitCode::FAILURE;
-        }
+        Some(Err(errors)) => return crate::start::report(&errors),
     };
     let (log, output) = match logging::start(&settings, &instance) {
         Ok(started) => started,

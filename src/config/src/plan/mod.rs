@@ -1,0 +1,488 @@
+//! A whole cluster from one TOML file: which processes there are, where they listen, what each one does.
+//!
+//! `cluster.toml` → [`ClusterFile`] → [`Plan`] → [`Plan::render`]: the files an admin would write by hand.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ruma::OwnedServerName;
+use serde::Deserialize;
+
+mod homeserver;
+mod nginx;
+mod systemd;
+mod yaml_out;
+
+pub use nginx::{Class, RouteRow};
+
+/// `cluster.toml`. Only `server_name` is needed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// The part of user ids after the colon.
+    pub server_name: OwnedServerName,
+    /// How many processes, unless `workers` says otherwise.
+    #[serde(default)]
+    pub preset: Preset,
+    /// Processes of a role; goes over the preset.
+    #[serde(default)]
+    pub workers: BTreeMap<Role, u16>,
+    /// Where clients reach the server.
+    pub public_baseurl: Option<String>,
+    /// Folder of everything that is kept; relative to the file's own. Default: the file's own.
+    pub data_dir: Option<PathBuf>,
+    /// The proxy's port; the processes use ports from 10 above it.
+    #[serde(default = "default_port")]
+    pub base_port: u16,
+    /// Address that the proxy listens on.
+    #[serde(default = "localhost")]
+    pub bind_address: String,
+    /// Processes listen on unix sockets rather than on ports.
+    #[serde(default)]
+    pub unix_sockets: bool,
+    /// Anybody may register.
+    #[serde(default)]
+    pub enable_registration: bool,
+    /// PostgreSQL; private to the cluster if nothing is said.
+    #[serde(default)]
+    pub database: DatabaseFile,
+    /// Redis; private to the cluster if nothing is said.
+    #[serde(default)]
+    pub redis: RedisFile,
+    /// The proxy.
+    #[serde(default)]
+    pub nginx: NginxFile,
+    /// Any key of homeserver.yaml; goes over what is rendered.
+    #[serde(default)]
+    pub settings: toml::Table,
+}
+
+fn default_port() -> u16 {
+    8008
+}
+
+fn localhost() -> String {
+    "127.0.0.1".into()
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseFile {
+    /// Host, or folder of the socket. Without it the cluster runs a PostgreSQL of its own.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Role.
+    pub user: Option<String>,
+    /// Database.
+    pub name: Option<String>,
+    /// Password file in libpq's format.
+    pub passfile: Option<PathBuf>,
+    /// Connections of a process.
+    pub pool: Option<u16>,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisFile {
+    /// Host. Without host and path the cluster runs a Redis of its own.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Unix socket.
+    pub path: Option<PathBuf>,
+    /// File with the password.
+    pub password_path: Option<PathBuf>,
+}
+
+/// `[nginx]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NginxFile {
+    /// Certificate; with it the proxy speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+}
+
+/// How large a cluster is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// One process.
+    Single,
+    /// Main, one for rooms, one for syncs: enough for most, since a process uses all cores.
+    #[default]
+    Small,
+    /// Eight processes.
+    Medium,
+    /// A process or more for every role.
+    Large,
+}
+
+/// What a worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Writes events: each has its share of the rooms.
+    Events,
+    /// Answers /sync.
+    Sync,
+    /// Answers other requests of clients.
+    Client,
+    /// Answers other servers.
+    Federation,
+    /// Sends to other servers: each has its share of them.
+    Sender,
+    /// Keeps and serves media.
+    Media,
+    /// Writes typing, receipts, to-device messages, account data, presence, device lists and the like.
+    Streams,
+    /// Runs background tasks, the user directory and application services; one at most.
+    Background,
+    /// Runs pushers: each has its share of the users.
+    Pusher,
+}
+
+impl Role {
+    /// All roles, in the order of their ports.
+    pub const ALL: [Role; 9] = [
+        Role::Events,
+        Role::Sync,
+        Role::Client,
+        Role::Federation,
+        Role::Sender,
+        Role::Media,
+        Role::Streams,
+        Role::Background,
+        Role::Pusher,
+    ];
+
+    /// Its name in `cluster.toml` and, with a number, that of its processes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Events => "events",
+            Role::Sync => "sync",
+            Role::Client => "client",
+            Role::Federation => "federation",
+            Role::Sender => "sender",
+            Role::Media => "media",
+            Role::Streams => "streams",
+            Role::Background => "background",
+            Role::Pusher => "pusher",
+        }
+    }
+
+    /// What it is for, in a line.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Role::Events => "writes events, each process its share of the rooms",
+            Role::Sync => "answers /sync",
+            Role::Client => "answers other requests of clients",
+            Role::Federation => "answers other servers",
+            Role::Sender => "sends to other servers, each process its share of them",
+            Role::Media => "keeps and serves media",
+            Role::Streams => "writes typing, receipts, to-device messages, account data, presence, device lists",
+            Role::Background => "runs background tasks, the user directory and application services",
+            Role::Pusher => "runs pushers, each process its share of the users",
+        }
+    }
+
+    /// Most processes of the role.
+    pub fn most(self) -> u16 {
+        match self {
+            Role::Background | Role::Media => 1,
+            _ => 20,
+        }
+    }
+}
+
+impl Preset {
+    /// The number of processes of a role.
+    pub fn count(self, role: Role) -> u16 {
+        match (self, role) {
+            (Preset::Single, _) => 0,
+            (Preset::Small, Role::Events | Role::Sync) => 1,
+            (Preset::Small, _) => 0,
+            (Preset::Medium, Role::Events | Role::Sync) => 2,
+            (Preset::Medium, Role::Client | Role::Federation | Role::Streams) => 1,
+            (Preset::Medium, _) => 0,
+            (Preset::Large, Role::Events | Role::Sync) => 4,
+            (Preset::Large, Role::Client) => 3,
+            (Preset::Large, Role::Federation | Role::Sender | Role::Streams | Role::Pusher) => 2,
+            (Preset::Large, Role::Media | Role::Background) => 1,
+        }
+    }
+}
+
+/// Where a process listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this host.
+    Port(u16),
+    /// On a unix socket.
+    Socket(PathBuf),
+}
+
+/// One process of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// `main`, or role and number.
+    pub name: String,
+    /// `None`: the main process.
+    pub role: Option<Role>,
+    /// For clients, servers and media.
+    pub http: Place,
+    /// For the other processes, and metrics.
+    pub replication: Place,
+    /// Connections to PostgreSQL.
+    pub pool: u16,
+}
+
+/// A cluster, decided down to ports and files.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What was asked for.
+    pub file: ClusterFile,
+    /// Main first, then workers by role and number.
+    pub processes: Vec<Process>,
+    /// Folder of everything that is kept.
+    pub data_dir: PathBuf,
+    /// Where rendered files go.
+    pub config_dir: PathBuf,
+    /// The program that runs the processes, for units.
+    pub program: PathBuf,
+    /// How PostgreSQL is reached.
+    pub database: DatabaseAt,
+    /// How Redis is reached; `None` with one process.
+    pub redis: Option<RedisAt>,
+}
+
+/// How PostgreSQL is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseAt {
+    /// The cluster runs it.
+    pub private: bool,
+    /// Host, or folder of the socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Database.
+    pub name: String,
+    /// Password file.
+    pub passfile: Option<PathBuf>,
+}
+
+/// How Redis is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisAt {
+    /// The cluster runs it.
+    pub private: bool,
+    /// Where it is.
+    pub place: RedisPlace,
+    /// File with the password.
+    pub password_path: Option<PathBuf>,
+}
+
+/// Redis' address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisPlace {
+    /// Over TCP.
+    Tcp(String, u16),
+    /// A unix socket.
+    Socket(PathBuf),
+}
+
+/// A rendered file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// Path below [`Plan::config_dir`].
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// Longest path of a unix socket on Linux, without the final zero.
+pub const SOCKET_PATH_MAX: usize = 107;
+
+impl ClusterFile {
+    /// Reads `cluster.toml`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        for (role, count) in &file.workers {
+            if *count > role.most() {
+                return Err(format!("workers.{}: found {count}; allowed: 0 to {}", role.name(), role.most()));
+            }
+        }
+        if file.nginx.tls_certificate.is_some() != file.nginx.tls_key.is_some() {
+            return Err("nginx: tls_certificate and tls_key go together".into());
+        }
+        if file.base_port > u16::MAX - PORTS {
+            return Err(format!("base_port: found {}; allowed: 1 to {}", file.base_port, u16::MAX - PORTS));
+        }
+        Ok(file)
+    }
+
+    /// Processes of a role.
+    pub fn count(&self, role: Role) -> u16 {
+        self.workers.get(&role).copied().unwrap_or_else(|| self.preset.count(role))
+    }
+}
+
+/// Ports from the proxy's to the last process'.
+pub const PORTS: u16 = 10 + 40 * (Role::ALL.len() as u16 + 1);
+
+impl Plan {
+    /// Decides where everything is. `folder` is that of `cluster.toml`, `program` the binary that will run.
+    pub fn new(file: ClusterFile, folder: &Path, program: &Path) -> Result<Self, String> {
+        let data_dir = folder.join(file.data_dir.as_deref().unwrap_or_else(|| Path::new("")));
+        let mut plan = Plan {
+            config_dir: data_dir.join("config"),
+            program: program.to_owned(),
+            processes: Vec::new(),
+            database: database(&file.database, &data_dir, file.base_port),
+            redis: None,
+            data_dir,
+            file,
+        };
+        plan.add("main".into(), None, 0);
+        for role in Role::ALL {
+            for index in 0..plan.file.count(role) {
+                plan.add(format!("{}{}", role.name(), index + 1), Some(role), index);
+            }
+        }
+        if plan.processes.len() > 1 {
+            plan.redis = Some(redis(&plan.file.redis, &plan.data_dir, plan.file.base_port));
+        }
+        plan.check_sockets()?;
+        Ok(plan)
+    }
+
+    fn add(&mut self, name: String, role: Option<Role>, index: u16) {
+        let pool = self.file.database.pool.unwrap_or(if role == Some(Role::Events) { 12 } else { 8 });
+        // Ports depend on role and number only, so that another role's count doesn't move them.
+        let group = role.map_or(0, |r| 1 + Role::ALL.iter().position(|x| *x == r).unwrap_or(0) as u16);
+        let port = self.file.base_port + 10 + group * 40 + index * 2;
+        let place = |kind: &str, port| match self.file.unix_sockets {
+            true => Place::Socket(self.run_dir().join(format!("{name}.{kind}.sock"))),
+            false => Place::Port(port),
+        };
+        let (http, replication) = (place("http", port), place("replication", port + 1));
+        self.processes.push(Process { name, role, http, replication, pool });
+    }
+
+    fn check_sockets(&self) -> Result<(), String> {
+        let too_long = |path: &Path| path.as_os_str().len() > SOCKET_PATH_MAX;
+        let sockets = self.processes.iter().flat_map(|p| [&p.http, &p.replication]);
+        for place in sockets {
+            if let Place::Socket(path) = place
+                && too_long(path)
+            {
+                return Err(format!("unix_sockets: {} is longer than a socket's path may be ({SOCKET_PATH_MAX}); choose a shorter data_dir", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Folder of sockets and pid files.
+    pub fn run_dir(&self) -> PathBuf {
+        self.data_dir.join("run")
+    }
+
+    /// Folder of the secrets' files.
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.data_dir.join("secrets")
+    }
+
+    /// Folder of the logs.
+    pub fn log_dir(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
+    /// The server's signing key.
+    pub fn signing_key(&self) -> PathBuf {
+        self.secrets_dir().join("signing.key")
+    }
+
+    /// Files with a random text each.
+    pub fn secret_files(&self) -> [PathBuf; 4] {
+        ["registration", "replication", "macaroon", "form"].map(|name| self.secrets_dir().join(name))
+    }
+
+    /// The configuration files of a process, in order.
+    pub fn config_files(&self, process: &Process) -> Vec<PathBuf> {
+        let mut files = vec![self.config_dir.join("homeserver.yaml")];
+        if process.role.is_some() {
+            files.push(self.config_dir.join("workers").join(format!("{}.yaml", process.name)));
+        }
+        files
+    }
+
+    /// The processes of a role.
+    pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(move |p| p.role == Some(role))
+    }
+
+    /// Connections PostgreSQL must allow: all pools and some for people.
+    pub fn max_connections(&self) -> u16 {
+        self.processes.iter().map(|p| p.pool).sum::<u16>() + 20
+    }
+
+    /// Where clients reach the server; ends in `/`.
+    pub fn public_baseurl(&self) -> String {
+        if let Some(url) = &self.file.public_baseurl {
+            return if url.ends_with('/') { url.clone() } else { format!("{url}/") };
+        }
+        let host = self.file.server_name.host();
+        if host == "localhost" || host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
+            let scheme = if self.file.nginx.tls_certificate.is_some() { "https" } else { "http" };
+            return format!("{scheme}://{host}:{}/", self.file.base_port);
+        }
+        format!("https://{}/", self.file.server_name)
+    }
+
+    /// Everything an admin would write by hand.
+    pub fn render(&self, routes: &[RouteRow]) -> Vec<Rendered> {
+        let file = |path: &str, text: String| Rendered { path: path.into(), text };
+        let mut files = vec![file("homeserver.yaml", homeserver::shared(self)), file("log.config", crate::generate::log_config(None))];
+        for process in self.processes.iter().filter(|p| p.role.is_some()) {
+            files.push(file(&format!("workers/{}.yaml", process.name), homeserver::worker(self, process)));
+        }
+        files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
+        files.push(file("nginx/nginx.conf", nginx::standalone(self)));
+        files.extend(systemd::units(self).into_iter().map(|(name, text)| file(&format!("systemd/{name}"), text)));
+        files
+    }
+}
+
+fn database(file: &DatabaseFile, data_dir: &Path, base_port: u16) -> DatabaseAt {
+    let private = file.host.is_none();
+    let socket_dir = data_dir.join("run");
+    // The socket is called .s.PGSQL.PORT inside the folder; a long path leaves only TCP.
+    let fits = socket_dir.as_os_str().len() + 20 <= SOCKET_PATH_MAX;
+    let own_host = if fits { socket_dir.display().to_string() } else { "127.0.0.1".into() };
+    DatabaseAt {
+        private,
+        host: file.host.clone().unwrap_or(own_host),
+        port: file.port.unwrap_or(if private { base_port + 2 } else { 5432 }),
+        user: file.user.clone().unwrap_or_else(|| "synapse".into()),
+        name: file.name.clone().unwrap_or_else(|| "synapse".into()),
+        passfile: file.passfile.clone().or_else(|| (private && !fits).then(|| data_dir.join("secrets/pgpass"))),
+    }
+}
+
+fn redis(file: &RedisFile, data_dir: &Path, base_port: u16) -> RedisAt {
+    let private = file.host.is_none() && file.path.is_none();
+    let socket = data_dir.join("run/redis.sock");
+    let place = match (&file.path, &file.host) {
+        (Some(path), _) => RedisPlace::Socket(path.clone()),
+        (None, Some(host)) => RedisPlace::Tcp(host.clone(), file.port.unwrap_or(6379)),
+        (None, None) if socket.as_os_str().len() <= SOCKET_PATH_MAX => RedisPlace::Socket(socket),
+        (None, None) => RedisPlace::Tcp("127.0.0.1".into(), file.port.unwrap_or(base_port + 3)),
+    };
+    RedisAt { private, place, password_path: file.password_path.clone() }
+}

@@ -1,0 +1,145 @@
+//! Plans are rendered to files that load, and every process has its duties.
+
+use std::path::{Path, PathBuf};
+
+use plexus_config as config;
+
+use config::plan::{Class, ClusterFile, Plan, Role as PlanRole, RouteRow};
+use config::{Config, Role, StreamGroup};
+
+fn plan(toml: &str, folder: &Path) -> Plan {
+    let file = ClusterFile::parse(toml).unwrap_or_else(|e| panic!("{toml}: {e}"));
+    Plan::new(file, folder, Path::new("/usr/bin/plexus")).expect("plan")
+}
+
+fn routes() -> Vec<RouteRow> {
+    let row = |method: &str, path: &str, class| RouteRow { method: method.into(), path: path.into(), class };
+    vec![
+        row("GET", "/_matrix/client/(r0|v3)/sync", Class::SyncByUser),
+        row("PUT", "/_matrix/client/(r0|v3)/rooms/{room_id}/typing/{user_id}", Class::Writer("typing".into())),
+        row("PUT", "/_matrix/client/(r0|v3)/rooms/{room_id}/send/{type}/{txn}", Class::RoomShard),
+        row("GET", "/_matrix/client/(r0|v3)/rooms/{room_id}/messages", Class::RoomRead),
+        row("PUT", "/_matrix/federation/v1/send/{txn}", Class::Federation),
+        row("POST", "/_matrix/client/(r0|v3)/logout", Class::Main),
+        row("GET", "/_matrix/client/versions", Class::Any),
+    ]
+}
+
+/// Renders into a folder, with the secrets, and loads each process.
+fn load_all(toml: &str) -> (Vec<Config>, Vec<(PathBuf, String)>) {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("plexus-plan-{}-{n}", std::process::id()));
+    let plan = plan(toml, &folder);
+    let rendered = plan.render(&routes());
+    for file in &rendered {
+        let path = plan.config_dir.join(&file.path);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+        std::fs::write(path, &file.text).expect("file");
+    }
+    std::fs::create_dir_all(plan.secrets_dir()).expect("folder");
+    for path in plan.secret_files() {
+        std::fs::write(path, "secret").expect("secret");
+    }
+    std::fs::write(plan.signing_key(), config::generate::signing_key().expose_line()).expect("key");
+    let configs = plan
+        .processes
+        .iter()
+        .map(|process| {
+            let role = if process.role.is_some() { Role::Worker } else { Role::Homeserver };
+            let loaded = Config::load(&plan.config_files(process), role).unwrap_or_else(|e| panic!("{}: {e:#?}", process.name));
+            assert_eq!(loaded.warnings, Vec::<String>::new(), "{}", process.name);
+            loaded.config
+        })
+        .collect();
+    std::fs::remove_dir_all(&folder).expect("clean up");
+    (configs, rendered.into_iter().map(|f| (f.path, f.text)).collect())
+}
+
+#[test]
+fn every_preset_loads_and_every_stream_has_its_writer() {
+    for (preset, processes) in [("single", 1), ("small", 3), ("medium", 8), ("large", 22)] {
+        let (configs, files) = load_all(&format!("server_name = 'localhost'\npreset = '{preset}'\n"));
+        assert_eq!(configs.len(), processes, "{preset}");
+        let duties: Vec<_> = configs.iter().map(Config::duties).collect();
+        for group in StreamGroup::ALL {
+            let writers = duties.iter().filter(|d| d.writes(group)).count();
+            assert!(writers >= 1 && (writers == 1 || !group.is_single()), "{preset}: {group:?} has {writers} writers");
+        }
+        let one = |does: fn(&config::Duties) -> bool| duties.iter().filter(|d| does(d)).count() == 1;
+        assert!(one(|d| d.is_main) && one(|d| d.background_tasks) && one(|d| d.user_directory) && one(|d| d.media_background_jobs), "{preset}");
+        assert!(duties.iter().any(|d| d.pushers) && duties.iter().any(|d| d.federation_sender), "{preset}");
+        let units = files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "service")).count();
+        assert_eq!(units, processes);
+    }
+}
+
+#[test]
+fn ports_stay_when_another_role_grows() {
+    let port = |toml: &str, name: &str| {
+        let plan = plan(toml, Path::new("/x"));
+        plan.processes.iter().find(|p| p.name == name).map(|p| p.http.clone()).expect("process")
+    };
+    let small = port("server_name = 'a.b'\n", "sync1");
+    assert_eq!(small, port("server_name = 'a.b'\n[workers]\nevents = 20\nclient = 3\n", "sync1"));
+    let plan = plan("server_name = 'a.b'\npreset = 'large'\n", Path::new("/x"));
+    let mut places: Vec<String> = plan.processes.iter().flat_map(|p| [format!("{:?}", p.http), format!("{:?}", p.replication)]).collect();
+    let count = places.len();
+    places.sort();
+    places.dedup();
+    assert_eq!(places.len(), count);
+    assert_eq!(plan.of_role(PlanRole::Events).count(), 4);
+    assert!(plan.max_connections() >= 100);
+}
+
+#[test]
+fn sockets_settings_and_foreign_services_are_rendered() {
+    let toml = "server_name = 'example.com'\nunix_sockets = true\ndata_dir = '/var/lib/plexus'\n[database]\nhost = 'db.example.com'\nuser = 'u'\n[redis]\nhost = 'redis.example.com'\n[settings]\nenable_metrics = false\nrc_message = { per_second = 100, burst_count = 1000 }\n";
+    let plan = plan(toml, Path::new("/etc/plexus"));
+    let files = plan.render(&routes());
+    let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect(name);
+    let shared = text("homeserver.yaml");
+    for line in ["path: /var/lib/plexus/run/main.http.sock", "host: db.example.com", "host: redis.example.com", "enable_metrics: false", "rc_message:\n", "  per_second: 100"] {
+        assert!(shared.contains(line), "{line} is not in\n{shared}");
+    }
+    assert_eq!(shared.matches("enable_metrics").count(), 1);
+    let nginx = text("nginx/plexus.conf");
+    assert!(nginx.contains("server unix:/var/lib/plexus/run/sync1.http.sock max_fails=0; # sync1"), "{nginx}");
+    assert!(text("systemd/plexus-events1.service").contains("ExecStart=/usr/bin/plexus worker -c /var/lib/plexus/config/homeserver.yaml -c /var/lib/plexus/config/workers/events1.yaml"));
+    assert!(!shared.contains("secret: "), "{shared}");
+}
+
+#[test]
+fn routes_lead_to_the_role_that_is_there() {
+    let nginx = |toml: &str| {
+        let files = plan(toml, Path::new("/x")).render(&routes());
+        files.into_iter().find(|f| f.path == Path::new("nginx/plexus.conf")).expect("file").text
+    };
+    let small = nginx("server_name = 'a.b'\n");
+    assert!(small.contains("\"~^GET /_matrix/client/(?:r0|v3)/sync$\" plexus_sync;"), "{small}");
+    assert!(small.contains("upstream plexus_room_write {\n    server 127.0.0.1:8058 max_fails=0; # events1\n    server 127.0.0.1:8018 backup; # main\n"), "{small}");
+    assert!(!small.contains("logout"), "main's routes need no line");
+    let large = nginx("server_name = 'a.b'\npreset = 'large'\n");
+    assert!(large.contains("upstream plexus_sync {\n    hash $plexus_user consistent;\n    server 127.0.0.1:8098 max_fails=0; # sync1\n"), "{large}");
+    assert!(large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"), "{large}");
+}
+
+#[test]
+fn wrong_cluster_files_are_refused() {
+    for (toml, part) in [
+        ("", "server_name"),
+        ("server_name = 'a b'", "server_name"),
+        ("server_name = 'a'\nport = 1", "port"),
+        ("server_name = 'a'\npreset = 'huge'", "huge"),
+        ("server_name = 'a'\n[workers]\nnonsense = 1", "nonsense"),
+        ("server_name = 'a'\n[workers]\nbackground = 2", "workers.background: found 2; allowed: 0 to 1"),
+        ("server_name = 'a'\nbase_port = 65500", "base_port"),
+        ("server_name = 'a'\n[nginx]\ntls_key = 'k'", "tls_certificate and tls_key"),
+    ] {
+        let error = ClusterFile::parse(toml).expect_err(toml);
+        assert!(error.contains(part), "{toml}: {error}");
+    }
+    let long = "x".repeat(120);
+    let file = ClusterFile::parse(&format!("server_name = 'a'\nunix_sockets = true\ndata_dir = '/{long}'\n")).expect("file");
+    assert!(Plan::new(file, Path::new("/"), Path::new("p")).expect_err("too long").contains("longer than a socket's path"));
+}

@@ -1,0 +1,105 @@
+//! `plexus routes`: the route table for people, programs and proxies.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use app::App;
+use config::plan::{Class, RouteRow};
+use http::{On, Route};
+
+use crate::cli::{self, exit};
+use crate::{cluster, process};
+
+/// Prints the table.
+pub fn run(args: &cli::Routes) -> ExitCode {
+    let mut routes = process::routes();
+    routes.sort_by(|a, b| (a.resource as u8, a.path, a.method.as_str()).cmp(&(b.resource as u8, b.path, b.method.as_str())));
+    let text = match args.format.as_str() {
+        "json" => json(&routes),
+        "nginx" => match nginx(args.cluster.as_deref()) {
+            Ok(text) => text,
+            Err(message) => {
+                eprintln!("{message}");
+                return exit::code(exit::CONFIG);
+            }
+        },
+        _ => markdown(&routes),
+    };
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// The table as proxies see it: what no proxy of clients and servers passes on is left out.
+pub fn rows() -> Vec<RouteRow> {
+    let public = |r: &&Route<App>| !matches!(r.resource, http::Resource::Replication | http::Resource::Metrics | http::Resource::Health);
+    process::routes().iter().filter(public).map(|r| RouteRow { method: r.method.to_string(), path: r.path.to_owned(), class: class(r.on) }).collect()
+}
+
+fn class(on: On) -> Class {
+    match on {
+        On::Any => Class::Any,
+        On::SyncByUser => Class::SyncByUser,
+        On::InitialSync => Class::InitialSync,
+        On::RoomRead => Class::RoomRead,
+        On::RoomShard => Class::RoomShard,
+        On::Writer(stream) => Class::Writer(stream.to_owned()),
+        On::FederationIn => Class::Federation,
+        On::Media => Class::Media,
+        On::Main => Class::Main,
+    }
+}
+
+/// Where a route is answered, in words.
+fn place(on: On) -> String {
+    match on {
+        On::Any => "any process".into(),
+        On::SyncByUser => "any process, one for a user".into(),
+        On::InitialSync => "any process, apart from other syncs".into(),
+        On::RoomRead => "any process, one for a room".into(),
+        On::RoomShard => "events writer of the room".into(),
+        On::Writer(stream) => format!("writer of {stream}"),
+        On::FederationIn => "any process, one for a server".into(),
+        On::Media => "media".into(),
+        On::Main => "main".into(),
+    }
+}
+
+fn markdown(routes: &[Route<App>]) -> String {
+    let mut text = String::from("| Method | Path | Name | Resource | Access | Answered by | Rate limit |\n|---|---|---|---|---|---|---|\n");
+    for r in routes {
+        let path = r.path.replace('|', "\\|");
+        let _ = writeln!(text, "| {} | `{path}` | {} | {:?} | {:?} | {} | {:?} |", r.method, r.name, r.resource, r.access, place(r.on), r.rate);
+    }
+    text
+}
+
+fn json(routes: &[Route<App>]) -> String {
+    let rows: Vec<serde_json::Value> = routes
+        .iter()
+        .map(|r| {
+            serde_json::json!({
+                "method": r.method.as_str(),
+                "path": r.path,
+                "paths": http::table::expand(r.path),
+                "name": r.name,
+                "resource": format!("{:?}", r.resource).to_lowercase(),
+                "access": format!("{:?}", r.access).to_lowercase(),
+                "on": place(r.on),
+                "rate": format!("{:?}", r.rate).to_lowercase(),
+            })
+        })
+        .collect();
+    serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n"
+}
+
+/// Upstreams, maps and the server for the processes of a cluster; of one with a process for each role by default.
+fn nginx(file: Option<&Path>) -> Result<String, String> {
+    let plan = match file {
+        Some(file) => cluster::read_plan(file)?,
+        None => cluster::example_plan()?,
+    };
+    let rendered = plan.render(&rows());
+    let block = rendered.into_iter().find(|f| f.path == Path::new("nginx/plexus.conf"));
+    block.map(|f| f.text).ok_or_else(|| "nothing was rendered".into())
+}
