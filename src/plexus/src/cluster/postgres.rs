@@ -156,11 +156,11 @@ impl Postgres {
         (name.trim() == "postgres").then_some(pid)
     }
 
-    /// Starts the server and waits until it takes connections.
+    /// Starts the server; see [`Postgres::ensure_database`].
     pub fn start(&self, log: &Path) -> Result<Managed, Failed> {
         let this = self.clone();
         let listen = if self.host.starts_with('/') { "" } else { self.host.as_str() }.to_owned();
-        let mut server = Managed::start("postgres", log, libc::SIGINT, move || {
+        Managed::start("postgres", log, libc::SIGINT, move || {
             let mut command = this.command("postgres");
             command.arg("-D").arg(&this.data);
             let settings = [
@@ -176,21 +176,7 @@ impl Postgres {
                 command.args(["-c", s]);
             });
             command
-        })?;
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            let ready = self.command("pg_isready").args(["-q", "-h", &self.host, "-p", &self.port.to_string()]).status();
-            if ready.is_ok_and(|s| s.success()) {
-                return Ok(server);
-            }
-            if let Some(how) = server.ended() {
-                return Err(Failed::Run(format!("PostgreSQL ended ({how}):\n{}", server.log_tail())));
-            }
-            if Instant::now() > until {
-                return Err(Failed::Run(format!("PostgreSQL isn't ready after a minute:\n{}", server.log_tail())));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        })
     }
 
     /// Connects to a database of the server.
@@ -214,14 +200,28 @@ impl Postgres {
         Ok(client)
     }
 
-    /// Makes the database if there is none.
-    pub async fn ensure_database(&self, plan: &Plan) -> Result<(), String> {
-        let client = Self::connect(plan, "postgres").await?;
-        let found = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&self.database]).await.map_err(|e| e.to_string())?;
+    /// Waits until the server takes connections, and makes the database if there is none.
+    pub async fn ensure_database(&self, plan: &Plan, server: &mut Managed) -> Result<(), Failed> {
+        let until = Instant::now() + Duration::from_secs(60);
+        let client = loop {
+            let failure = match Self::connect(plan, "postgres").await {
+                Ok(client) => break client,
+                Err(e) => e,
+            };
+            if let Some(how) = server.ended() {
+                return Err(Failed::Run(format!("PostgreSQL ended ({how}):\n{}", server.log_tail())));
+            }
+            if Instant::now() > until {
+                return Err(Failed::Run(format!("{failure}; not ready after a minute:\n{}", server.log_tail())));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let text = |e: tokio_postgres::Error| Failed::Run(format!("PostgreSQL: {e}"));
+        let found = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&self.database]).await.map_err(text)?;
         if found.is_none() {
             let name = self.database.replace('"', "\"\"");
             let sql = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'");
-            client.batch_execute(&sql).await.map_err(|e| e.to_string())?;
+            client.batch_execute(&sql).await.map_err(text)?;
         }
         Ok(())
     }

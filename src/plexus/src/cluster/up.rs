@@ -23,6 +23,9 @@ use crate::client::Client;
 /// Line of the supervisor's log after which the one who waits for it may go.
 const READY: &str = "The cluster is ready.";
 
+/// Beginning of the line that says why there is no first message.
+const FIRST_FAILED: &str = "The first message failed: ";
+
 /// Set by SIGTERM and SIGINT.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -108,7 +111,10 @@ fn detach(args: &Up, plan: &Plan) -> Result<(), Failed> {
             return Err(Failed::Run(format!("The cluster didn't start ({status}); its logs are in {}", plan.log_dir().display())));
         }
         if text.contains(READY) {
-            return Ok(());
+            return match text.contains(FIRST_FAILED) {
+                true => Err(Failed::Run("The cluster runs, but its first message failed; see above.".into())),
+                false => Ok(()),
+            };
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -199,9 +205,10 @@ fn start_all(args: &Up, plan: &Plan, all: &mut Vec<Managed>, running: &mut Runni
     if plan.database.private {
         step("PostgreSQL");
         let postgres = Postgres::prepare(plan)?;
-        let server = postgres.start(&plan.log_dir().join("postgres.log"))?;
-        started(all, running, plan, server)?;
-        runtime.block_on(postgres.ensure_database(plan))?;
+        started(all, running, plan, postgres.start(&plan.log_dir().join("postgres.log"))?)?;
+        if let Some(server) = all.last_mut() {
+            runtime.block_on(postgres.ensure_database(plan, server))?;
+        }
     }
     if let Some(redis) = plan.redis.as_ref().filter(|r| r.private) {
         step("Redis");
@@ -223,12 +230,16 @@ fn start_all(args: &Up, plan: &Plan, all: &mut Vec<Managed>, running: &mut Runni
     }
     step("nginx");
     started(all, running, plan, services::start_nginx(plan)?)?;
-    let mut first = first::known(plan);
-    if first.is_none() && !args.no_first_user {
-        println!("Registering a first user and sending a first message");
-        first = Some(runtime.block_on(first::make(plan, &client))?);
-    }
     println!("All processes are ready after {:.1} s", begin.elapsed().as_secs_f32());
+    let mut first = first::known(plan);
+    if first.as_ref().is_none_or(|f| f.event_id.is_none()) && !args.no_first_user {
+        println!("Registering a first user and sending a first message");
+        match runtime.block_on(first::make(plan, &client)) {
+            Ok(made) => first = Some(made),
+            // The processes run and can be looked at; the next `up` tries again.
+            Err(e) => println!("{FIRST_FAILED}{e}"),
+        }
+    }
     summary(plan, first.as_ref());
     println!("\n{READY}");
     Ok(())
@@ -279,7 +290,10 @@ fn stop_all(all: &mut [Managed]) {
 fn summary(plan: &Plan, first: Option<&First>) {
     println!("\nHomeserver:  {}", plan.public_baseurl());
     if let Some(first) = first {
-        println!("User:        {}\nPassword:    {}\nFirst room:  {}", first.user_id, first.password, first.room_id);
+        println!("User:        {}\nPassword:    {}", first.user_id, first.password);
+        if let Some(room_id) = &first.room_id {
+            println!("First room:  {room_id}");
+        }
     }
     println!("Data, logs:  {}", plan.data_dir.display());
     println!("\nNext: log in with any Matrix client at the URL above. `status` shows the processes, `down` stops them.");
