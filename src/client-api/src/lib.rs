@@ -6,16 +6,16 @@ mod dehydrated;
 mod devices;
 mod keys;
 mod login;
+mod notifications;
 mod paging;
+mod presence;
 pub mod proof;
+mod receipts;
 mod register;
 mod room_keys;
 mod rooms_events;
 mod rooms_state;
 mod send_to_device;
-mod notifications;
-mod presence;
-mod receipts;
 mod sync;
 mod typing;
 mod well_known;
@@ -37,11 +37,16 @@ pub fn routes() -> Vec<Route<App>> {
         devices::routes(),
         keys::routes(),
         login::routes(),
+        notifications::routes(),
+        presence::routes(),
+        receipts::routes(),
         register::routes(),
         room_keys::routes(),
         rooms_events::routes(),
         rooms_state::routes(),
         send_to_device::routes(),
+        sync::routes(),
+        typing::routes(),
         well_known::routes(),
     ];
     chapters.into_iter().flatten().collect()
