@@ -6,7 +6,8 @@
 use crate::App;
 use config::StreamGroup;
 use http::{Incoming, On, Reply, Route, Rq, dispatch, route};
-use httpcrate::{HeaderMap, HeaderName, HeaderValue, header};
+use httpcrate::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use replication::peers;
 use types::{Error, MASTER, Result};
 
 /// Where the receiving process takes them.
@@ -14,6 +15,8 @@ pub const FORWARD_PREFIX: &str = "/_synapse/replication/plexus_forward";
 
 const CLIENT_IP: HeaderName = HeaderName::from_static("x-plexus-client-ip");
 const CLIENT_AUTHORIZATION: HeaderName = HeaderName::from_static("x-plexus-authorization");
+/// Where the writer's streams are after a write: the client's next request must find it wherever it goes.
+const POSITIONS: HeaderName = HeaderName::from_static("x-plexus-positions");
 
 impl App {
     /// The process that must answer, if that is not this one.
@@ -48,7 +51,14 @@ impl App {
         }
         let query = if rq.raw_query.is_empty() { String::new() } else { format!("?{}", rq.raw_query) };
         let target = format!("{FORWARD_PREFIX}{}{query}", rq.path);
-        let answer = self.cx.peers.forward(instance, rq.method.clone(), &target, headers, rq.body.clone()).await?;
+        let mut answer = self.cx.peers.forward(instance, rq.method.clone(), &target, headers, rq.body.clone()).await?;
+        let at = answer.headers.iter().position(|(name, _)| *name == POSITIONS);
+        if let Some((_, positions)) = at.map(|i| answer.headers.swap_remove(i))
+            && self.cx.bus.is_up()
+            && let Ok(positions) = serde_json::from_slice(positions.as_bytes())
+        {
+            peers::wait_for_positions(&self.store, instance, &positions).await;
+        }
         Ok(Reply { status: answer.status, headers: answer.headers, body: answer.body })
     }
 }
@@ -72,5 +82,11 @@ async fn receive(app: App, rq: Rq) -> Result<Reply> {
     let path = rq.path.strip_prefix(FORWARD_PREFIX).unwrap_or_default().to_owned();
     let incoming =
         Incoming { method: rq.method, path, raw_query: rq.raw_query, headers, body: rq.body, ip, forwarded: true };
-    Ok(Box::pin(dispatch(&app, &table, incoming)).await)
+    let wrote = incoming.method != Method::GET;
+    let mut reply = Box::pin(dispatch(&app, &table, incoming)).await;
+    if wrote && reply.status.is_success() {
+        let positions = serde_json::to_string(&peers::own_positions(&app.store))?;
+        reply.headers.push((POSITIONS, HeaderValue::from_str(&positions)?));
+    }
+    Ok(reply)
 }

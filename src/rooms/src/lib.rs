@@ -1,28 +1,55 @@
 //! Rooms: creating, authorising, resolving, persisting events; joining and leaving; reading state.
+//!
+//! Each active room this process owns is an actor (`actor`) with the room's hot state (`head`). It builds
+//! events (`make`) one after the other, each on top of the last, and hands them to the committer
+//! (`committer`), which writes the events of many rooms in one transaction.
 
 pub mod access;
+mod actor;
 pub mod bundle;
+mod chain;
+mod committer;
+mod create;
+mod head;
 pub mod history;
+mod ids;
+mod load;
+mod make;
+mod notify;
 pub mod read;
+mod redaction;
 pub mod relate;
+mod related;
 pub mod render;
+mod state;
 mod template;
 pub mod visibility;
 
 pub use bundle::{Bundle, Bundles};
 pub use render::{Render, Shape};
-pub use template::{NewRoom, Sent, StateMap, Template};
+pub use store::state_groups::StateMap;
+pub use template::{NewRoom, Sent, Template};
 pub use visibility::{Look, Visible};
 
+use actor::Ask;
+use committer::Committer;
+use config::StreamGroup;
+use dashmap::DashMap;
+use ids::IdPool;
 use replication::Cx;
+use ruma::{OwnedRoomId, RoomId};
+use rules::Signer;
 use std::sync::Arc;
-use types::Result;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{mpsc, oneshot};
+use types::{Error, Requester, Result};
 
-/// One per process; cheap to clone.
+/// Everything about rooms. One per process; cheap to clone.
 #[derive(Clone)]
 pub struct Rooms {
     pub(crate) cx: Cx,
     pub(crate) reading: Arc<Reading>,
+    pub(crate) writing: Arc<Writing>,
 }
 
 /// What reading keeps in memory.
@@ -30,10 +57,94 @@ pub(crate) struct Reading {
     pub seen: visibility::SeenCache,
 }
 
+/// What writing keeps in memory.
+pub(crate) struct Writing {
+    pub signer: Signer,
+    pub committer: Committer,
+    pub groups: IdPool,
+    pub chains: IdPool,
+    /// Rooms that are awake.
+    pub actors: DashMap<OwnedRoomId, actor::Handle>,
+    /// Counts event ids of rooms v1 and v2.
+    pub event_counter: AtomicU64,
+}
+
+/// How often a request is handed to a room again that reloaded or fell asleep in between.
+const ATTEMPTS: u32 = 8;
+
 impl Rooms {
-    /// Starts what writes events here, if this process is an events writer.
+    /// Starts what writes events here. Must be called within the runtime that will run the rooms.
     pub fn start(cx: Cx) -> Result<Self> {
+        let key = cx.config.keys.signing.first().ok_or_else(|| Error::internal("no signing key"))?;
+        let signer = Signer::new(cx.config.server.name.clone(), &key.expose_pkcs8(), &key.version)?;
+        let writing = Writing {
+            committer: Committer::start(&cx),
+            groups: IdPool::new("state_group_id_seq"),
+            chains: IdPool::new("event_auth_chain_id"),
+            actors: DashMap::new(),
+            event_counter: AtomicU64::new(0),
+            signer,
+        };
         let reading = Arc::new(Reading { seen: visibility::SeenCache::new(50_000) });
-        Ok(Self { cx, reading })
+        Ok(Self { cx, reading, writing: Arc::new(writing) })
+    }
+
+    /// Whether this process writes the room.
+    pub fn is_mine(&self, room_id: &RoomId) -> bool {
+        self.cx.is_mine(StreamGroup::Events, room_id.as_str())
+    }
+
+    /// Makes one event: authorised, signed, committed on return.
+    pub async fn send(&self, who: &Requester, room_id: &RoomId, template: Template) -> Result<Sent> {
+        let sent = self.send_many(who, room_id, vec![template]).await?;
+        sent.into_iter().next().ok_or_else(|| Error::internal("an event was asked for and none made"))
+    }
+
+    /// Makes events one after the other, in one transaction: all of them or none.
+    pub async fn send_many(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
+        if !self.is_mine(room_id) {
+            return Err(Error::unavailable("The room is written by another process"));
+        }
+        let mut attempt = 0;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.dispatch(room_id, Ask { who: who.clone(), templates: templates.clone(), reply }).await?;
+            attempt += 1;
+            match answer.await {
+                Ok(Ok(actor::Answer::Sent(sent))) => return Ok(sent),
+                Ok(Ok(actor::Answer::Wait(mut slot))) => {
+                    if let Ok(sent) = slot.wait_for(Option::is_some).await
+                        && let Some(sent) = &*sent
+                    {
+                        return Ok(vec![sent.clone()]);
+                    }
+                }
+                Ok(Ok(actor::Answer::Again)) | Err(_) => {}
+                Ok(Err(e)) => return Err(e),
+            }
+            if attempt >= ATTEMPTS {
+                return Err(Error::unavailable("The room is too busy to take the event"));
+            }
+        }
+    }
+
+    /// Hands a request to the room's actor, which is woken if need be.
+    async fn dispatch(&self, room_id: &RoomId, ask: Ask) -> Result<()> {
+        let mut ask = ask;
+        for _ in 0..ATTEMPTS {
+            let handle = self.handle(room_id, None);
+            match handle.send(ask).await {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::SendError(returned)) => ask = returned,
+            }
+            tokio::task::yield_now().await;
+        }
+        Err(Error::unavailable("The room is too busy to take the event"))
+    }
+
+    fn handle(&self, room_id: &RoomId, head: Option<head::Head>) -> mpsc::Sender<Ask> {
+        let entry = self.writing.actors.entry(room_id.to_owned());
+        let handle = entry.or_insert_with(|| actor::spawn(self.clone(), room_id.to_owned(), head));
+        handle.asks.clone()
     }
 }

@@ -3,9 +3,6 @@
 use serde_json::value::RawValue;
 use types::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
 
-/// State: (type, state key) → event. Cheap to clone and to change.
-pub type StateMap = imbl::OrdMap<(String, String), OwnedEventId>;
-
 /// An event to be made in an existing room.
 #[derive(Clone, Debug)]
 pub struct Template {

@@ -18,6 +18,8 @@ impl Settings {
             max_connections: config.database.cp_max,
             allow_unsafe_locale: config.database.allow_unsafe_locale,
             cache_factor: config.caches.global_factor,
+            search: config.server.enable_search,
+            ephemeral: config.server.enable_ephemeral_messages,
         })
     }
 }

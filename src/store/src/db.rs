@@ -39,6 +39,16 @@ impl Conn {
         Ok(self.client.query(&s, params).await?)
     }
 
+    /// Prepares a statement ahead of its first use.
+    pub async fn prepare(&self, sql: &str) -> Result<()> {
+        self.statement(sql).await.map(|_| ())
+    }
+
+    /// The connection cannot be used any more.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
         let s = self.statement(sql).await?;
         Ok(self.client.execute(&s, params).await?)

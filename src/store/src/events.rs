@@ -159,6 +159,7 @@ impl Store {
     /// What every process must drop when a row arrives (or was written here): the one list.
     pub(crate) fn obey(&self, row: &Row) {
         self.room_caches.obey(row);
+        self.writer_caches.obey(row);
         match row {
             Row::Cache { name, keys, .. } => self.obey_cache_row(name, keys.as_deref()),
             Row::Event(e) => {

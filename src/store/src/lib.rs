@@ -15,24 +15,28 @@ pub mod devices;
 pub mod directory;
 pub mod e2e_keys;
 pub mod events;
+pub mod extremities;
 pub mod forget;
 mod ignored;
 pub mod key_backup;
 pub mod locks;
 pub mod memberships;
 pub mod pages;
+mod relation_checks;
 pub mod relations;
 mod reports;
 mod room_caches;
 pub mod rooms;
 pub mod seen;
 pub mod membership_for_user;
+pub mod persist;
 pub mod presence;
 pub mod push_rules_of;
 pub mod push_rules_stored;
 pub mod receipts;
 pub mod schema;
 mod statistics;
+pub mod state_groups;
 pub mod streams;
 pub mod to_device;
 pub mod sync_account_data;
@@ -72,6 +76,10 @@ pub struct Settings {
     pub allow_unsafe_locale: bool,
     /// Scales all caches (`caches.global_factor`; 0.5 is the default of Synapse and the base here).
     pub cache_factor: f64,
+    /// Write the full-text index (`enable_search`).
+    pub search: bool,
+    /// Note when self-destructing events expire (`enable_ephemeral_messages`).
+    pub ephemeral: bool,
 }
 
 /// The database with its caches. One per process, shared.
@@ -88,6 +96,9 @@ pub struct Store {
     pub(crate) room_caches: room_caches::RoomCaches,
     pub(crate) key_caches: e2e_keys::KeyCaches,
     pub(crate) accounts: account_caches::AccountCaches,
+    pub(crate) writer_caches: writer_caches::WriterCaches,
+    pub(crate) search_enabled: bool,
+    pub(crate) ephemeral_enabled: bool,
 }
 
 impl Store {
@@ -105,6 +116,9 @@ impl Store {
             room_caches: room_caches::RoomCaches::new(&registry, sized),
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
             accounts: account_caches::AccountCaches::new(&registry, sized),
+            writer_caches: writer_caches::WriterCaches::new(&registry, sized),
+            search_enabled: settings.search,
+            ephemeral_enabled: settings.ephemeral,
             db,
             streams,
             registry,

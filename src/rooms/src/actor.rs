@@ -1,0 +1,287 @@
+//! A room that is awake: takes requests strictly in order and makes events ahead of their commit.
+
+use crate::committer::{Job, Slot};
+use crate::head::{Head, TxnKey, TxnSlot};
+use crate::make::{Made, Step};
+use crate::{Rooms, Sent, Template};
+use ruma::{OwnedEventId, OwnedRoomId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use store::persist::{NewRoomRow, RoomWrite};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use types::{Requester, Result};
+
+/// A request for events.
+pub(crate) struct Ask {
+    pub who: Requester,
+    pub templates: Vec<Template>,
+    pub reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// How a request ended.
+pub(crate) enum Answer {
+    Sent(Vec<Sent>),
+    /// The same request is under way: its outcome appears here. None once it has failed.
+    Wait(TxnSlot),
+    /// Nothing was done; ask again.
+    Again,
+}
+
+/// The way to a room's actor.
+pub(crate) struct Handle {
+    pub asks: mpsc::Sender<Ask>,
+    id: u64,
+}
+
+/// Commits under way of one generation of a room. Once one has failed, all later ones do, and the room
+/// reloads from the database.
+#[derive(Default)]
+pub(crate) struct Flight {
+    broken: AtomicBool,
+    jobs: AtomicUsize,
+    idle: Notify,
+}
+
+impl Flight {
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    pub fn broke(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    pub fn took_off(&self) {
+        self.jobs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn landed(&self) {
+        if self.jobs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.load(Ordering::Acquire) == 0
+    }
+
+    async fn wait_idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.is_idle() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Requests a room may have waiting.
+const QUEUE: usize = 256;
+/// A room nobody writes to leaves memory after this.
+const IDLE: Duration = Duration::from_secs(600);
+/// With more rooms awake than this, they fall asleep sooner.
+const MANY_ROOMS: usize = 20_000;
+const IDLE_CROWDED: Duration = Duration::from_secs(5);
+/// With more state events at hand than this, those not needed all the time are dropped.
+const MANY_EVENTS: usize = 2_000;
+
+/// Starts a room. `head`: its state, if known already.
+pub(crate) fn spawn(rooms: Rooms, room_id: OwnedRoomId, head: Option<Head>) -> Handle {
+    static IDS: AtomicU64 = AtomicU64::new(0);
+    let id = IDS.fetch_add(1, Ordering::Relaxed);
+    let (asks, rx) = mpsc::channel(QUEUE);
+    tokio::spawn(Actor { rooms, room_id, id, head, flight: Arc::default() }.run(rx));
+    Handle { asks, id }
+}
+
+struct Actor {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    id: u64,
+    /// None until loaded, and after a failure.
+    head: Option<Head>,
+    flight: Arc<Flight>,
+}
+
+impl Actor {
+    async fn run(mut self, mut rx: mpsc::Receiver<Ask>) {
+        loop {
+            let idle = if self.rooms.writing.actors.len() > MANY_ROOMS { IDLE_CROWDED } else { IDLE };
+            match tokio::time::timeout(idle, rx.recv()).await {
+                Ok(Some(ask)) => self.take(ask).await,
+                Ok(None) => break,
+                Err(_) if self.flight.is_idle() => break,
+                Err(_) => {}
+            }
+            // A room that does not exist, or cannot be read, is not kept.
+            if self.head.is_none() && rx.is_empty() && self.flight.is_idle() {
+                break;
+            }
+        }
+        self.rooms.writing.actors.remove_if(&self.room_id, |_, h| h.id == self.id);
+        rx.close();
+        while let Some(ask) = rx.recv().await {
+            let _ = ask.reply.send(Ok(Answer::Again));
+        }
+    }
+
+    async fn take(&mut self, ask: Ask) {
+        if self.flight.is_broken() {
+            self.flight.wait_idle().await;
+            self.head = None;
+            self.flight = Arc::default();
+        }
+        let mut head = match self.head.take() {
+            Some(head) => head,
+            None => match self.rooms.load(&self.room_id).await {
+                Ok(head) => head,
+                Err(e) => {
+                    let _ = ask.reply.send(Err(e));
+                    return;
+                }
+            },
+        };
+        if head.events.len() > MANY_EVENTS || head.chains.is_large() {
+            self.flight.wait_idle().await;
+            head.shrink();
+        }
+        let key = match &ask.templates[..] {
+            [t] => txn_key(&ask.who, t),
+            _ => None,
+        };
+        if let Some(key) = &key {
+            match self.repeated(&mut head, key).await {
+                Ok(None) => {}
+                Ok(Some(answer)) => {
+                    self.head = Some(head);
+                    let _ = ask.reply.send(Ok(answer));
+                    return;
+                }
+                Err(e) => {
+                    self.head = Some(head);
+                    let _ = ask.reply.send(Err(e));
+                    return;
+                }
+            }
+        }
+        if let Err(e) = self.make_all(head, ask, key).await {
+            slog::warn!(self.rooms.cx.log, "a room lost its committer"; "room" => %self.room_id, "error" => %e);
+        }
+    }
+
+    /// Answers a request that was made before.
+    async fn repeated(&self, head: &mut Head, key: &TxnKey) -> Result<Option<Answer>> {
+        if let Some(slot) = head.txns.get(key) {
+            if slot.borrow().is_some() || slot.has_changed().is_ok() {
+                return Ok(Some(Answer::Wait(slot)));
+            }
+            head.txns.forget(key);
+        }
+        let device = (key.0.clone(), key.1.clone());
+        if head.txns.checked.contains(&device) {
+            return Ok(None);
+        }
+        let store = &self.rooms.cx.store;
+        let found = store.event_of_txn(&self.room_id, &key.0, &key.1, &key.2).await?;
+        head.txns.checked.insert(device);
+        Ok(found.map(|(event_id, stream_ordering, instance)| {
+            let instance = instance.unwrap_or_else(|| types::MASTER.to_owned());
+            Answer::Sent(vec![Sent { event_id, room_id: self.room_id.clone(), stream_ordering, instance }])
+        }))
+    }
+
+    async fn make_all(&mut self, mut head: Head, ask: Ask, key: Option<TxnKey>) -> Result<()> {
+        let mut parts = Parts::default();
+        for template in &ask.templates {
+            match self.rooms.make(&mut head, &ask.who, template).await {
+                Ok(step) => parts.add(step),
+                Err(e) => {
+                    if parts.is_empty() {
+                        self.head = Some(head);
+                    } else {
+                        // The head is ahead of what will be written: start again from the database.
+                        self.flight.wait_idle().await;
+                    }
+                    let _ = ask.reply.send(Err(e));
+                    return Ok(());
+                }
+            }
+        }
+        let txn = key.map(|key| {
+            let (tx, rx) = watch::channel(None);
+            head.txns.put(key, rx);
+            tx
+        });
+        let (write, slots) = parts.into_write(&mut head, None);
+        self.head = Some(head);
+        self.flight.took_off();
+        let job = Job { write, slots, flight: self.flight.clone(), reply: ask.reply, txn };
+        self.rooms.writing.committer.submit(job).await
+    }
+}
+
+/// Identifies the request of a client; None without a transaction id.
+fn txn_key(who: &Requester, t: &Template) -> Option<TxnKey> {
+    let txn = t.txn_id.clone()?;
+    let device = match (&who.device_id, who.access_token_id) {
+        (Some(device), _) => device.clone(),
+        (None, Some(token)) => format!("\u{0}{token}"),
+        (None, None) => String::from("\u{0}"),
+    };
+    Some((t.sender.to_string(), device, txn))
+}
+
+/// What the templates of a request came to.
+#[derive(Default)]
+pub(crate) struct Parts {
+    made: Vec<Made>,
+    slots: Vec<Slot>,
+}
+
+impl Parts {
+    pub fn add(&mut self, step: Step) {
+        match step {
+            Step::Made(made) => {
+                self.slots.push(Slot::New(self.made.len()));
+                self.made.push(*made);
+            }
+            Step::Existing(id) => self.slots.push(Slot::Existing(id)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+
+    pub fn into_write(self, head: &mut Head, new_room: Option<NewRoomRow>) -> (RoomWrite, Vec<Slot>) {
+        let changed = !self.made.is_empty();
+        let tips: Vec<OwnedEventId> = head.tips.iter().map(|t| t.reference.id.clone()).collect();
+        let mut write = RoomWrite {
+            room_id: head.room_id.clone(),
+            new_room,
+            events: Vec::with_capacity(self.made.len()),
+            extremities: changed.then_some(tips),
+            groups: std::mem::take(&mut head.pending_groups),
+            delta: std::mem::take(&mut head.pending_delta),
+            abandoned: false,
+            summary: head.summary.clone(),
+        };
+        for made in self.made {
+            write.abandoned |= made.abandoned;
+            write.groups.extend(made.groups);
+            for change in made.delta {
+                match write.delta.iter_mut().find(|c| c.kind == change.kind && c.state_key == change.state_key) {
+                    // Two changes of one entry in a request come to one.
+                    Some(earlier) => earlier.event_id = change.event_id,
+                    None => write.delta.push(change),
+                }
+            }
+            write.events.push(made.event);
+        }
+        (write, self.slots)
+    }
+}

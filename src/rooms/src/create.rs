@@ -1,0 +1,87 @@
+//! New rooms: all their first events in one commit.
+
+use crate::actor::{Answer, Flight, Parts};
+use crate::committer::Job;
+use crate::head::Head;
+use crate::{NewRoom, Rooms, Sent, Template};
+use rules::build::rules_of;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use store::persist::NewRoomRow;
+use tokio::sync::oneshot;
+use types::{Error, Requester, Result, json::raw};
+
+/// A room whose id falls to another writer is tried again under another id this often.
+const TRIES: i64 = 2_000;
+
+impl Rooms {
+    /// Makes a room. The first event must be `m.room.create`; version and creator are filled in where the
+    /// room version wants them. Answers with all events in order.
+    pub async fn create(&self, who: &Requester, new: NewRoom) -> Result<Vec<Sent>> {
+        let rules = rules_of(&new.version)?;
+        let hashed = rules.authorization.room_create_event_id_as_room_id;
+        let mut templates = new.events;
+        let first = templates.first_mut().filter(|t| t.kind == "m.room.create" && t.state_key.as_deref() == Some(""));
+        let create = first.ok_or_else(|| Error::internal("a room must begin with its create event"))?;
+        let mut content: Map<String, Value> = serde_json::from_str(create.content.get())?;
+        content.insert("room_version".into(), new.version.as_str().into());
+        if rules.authorization.use_room_create_sender {
+            content.remove("creator");
+        } else {
+            content.insert("creator".into(), new.creator.as_str().into());
+        }
+        create.content = raw(&content)?;
+        let mut head = self.new_head(&new.version, rules, hashed, who, &mut templates).await?;
+        let mut parts = std::mem::take(&mut head.1);
+        let mut head = head.0;
+        for template in templates.iter().skip(1) {
+            parts.add(self.make(&mut head, who, template).await?);
+        }
+        let row = NewRoomRow { version: new.version, creator: new.creator.to_string(), is_public: new.is_public };
+        let (write, slots) = parts.into_write(&mut head, Some(row));
+        let flight = Arc::new(Flight::default());
+        let (reply, answer) = oneshot::channel();
+        flight.took_off();
+        self.writing.committer.submit(Job { write, slots, flight, reply, txn: None }).await?;
+        match answer.await {
+            Ok(Ok(Answer::Sent(sent))) => {
+                let room_id = head.room_id.clone();
+                self.handle(&room_id, Some(head));
+                Ok(sent)
+            }
+            Ok(Err(e)) => Err(e),
+            _ => Err(Error::unavailable("The room could not be created just now")),
+        }
+    }
+
+    /// The head of a room that falls to this process, with its create event made.
+    async fn new_head(
+        &self,
+        version: &ruma::RoomVersionId,
+        rules: ruma::room_version_rules::RoomVersionRules,
+        hashed: bool,
+        who: &Requester,
+        templates: &mut [Template],
+    ) -> Result<(Head, Parts)> {
+        let server = self.writing.signer.server_name.as_str();
+        for attempt in 0..TRIES {
+            let room_id = self.new_room_id()?;
+            if !hashed && !self.is_mine(&room_id) {
+                continue;
+            }
+            let mut head = Head::empty(room_id, version.clone(), rules.clone(), server, true);
+            let mut create = templates[0].clone();
+            if hashed && attempt > 0 {
+                // Another time of creation is another event id, and so another room id.
+                create.origin_server_ts = Some(self.cx.now_ms() + attempt);
+            }
+            let step = self.make(&mut head, who, &create).await?;
+            if self.is_mine(&head.room_id) {
+                let mut parts = Parts::default();
+                parts.add(step);
+                return Ok((head, parts));
+            }
+        }
+        Err(Error::unavailable("This process writes no rooms"))
+    }
+}

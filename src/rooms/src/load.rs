@@ -1,0 +1,97 @@
+//! Reading a room's hot state from the database.
+
+use crate::Rooms;
+use crate::head::{Head, Tip, summarise};
+use ruma::{EventId, OwnedEventId, RoomId};
+use rules::AuthEvent;
+use rules::build::{reference_to, rules_of};
+use types::{EventFormat, Error, Result};
+
+/// State events every room needs at hand.
+const HOT: [&str; 6] = [
+    "m.room.create",
+    "m.room.power_levels",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.encryption",
+    "m.room.tombstone",
+];
+
+impl Rooms {
+    /// Loads a room this process owns.
+    pub(crate) async fn load(&self, room_id: &RoomId) -> Result<Head> {
+        let store = &self.cx.store;
+        let (row, tips, members) =
+            futures::try_join!(store.room_row(room_id), store.extremities(room_id), store.members_of(room_id))?;
+        let row = row.filter(|_| !tips.is_empty()).ok_or_else(|| Error::forbidden("Unknown room"))?;
+        let rules = rules_of(&row.version)?;
+        let server = self.writing.signer.server_name.as_str();
+        let mut head = Head::empty(room_id.to_owned(), row.version, rules, server, row.has_auth_chain_index);
+        let mut groups: Vec<i64> = tips.iter().filter_map(|t| t.state_group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for tip in &tips {
+            let reference = reference_to(&tip.event_id, &tip.json, &head.version)?;
+            head.tips.push(Tip { reference, depth: tip.depth });
+        }
+        match groups[..] {
+            [] => return Err(Error::internal(format!("no state is known at the end of {room_id}"))),
+            [group] => {
+                let known = store.state_of_group(group).await?;
+                (head.group, head.hops, head.state) = (group, known.hops, known.state.clone());
+            }
+            _ => return Err(Error::internal(format!("{room_id} has several ends with different state"))),
+        }
+        let hot: Vec<OwnedEventId> = HOT.iter().filter_map(|kind| head.state_id(kind, "").cloned()).collect();
+        self.need(&mut head, &hot).await?;
+        for kind in HOT {
+            if let Some(event) = head.state_event(kind, "").map(|e| e.pdu().clone()) {
+                summarise(&mut head.summary, &event, "");
+            }
+        }
+        for member in members.into_iter().filter(|m| m.membership == "join") {
+            if member.user_id.split_once(':').is_some_and(|(_, host)| host == server) {
+                head.members.local.insert(member.user_id.clone(), member.display_name);
+            }
+            head.members.joined.insert(member.user_id);
+        }
+        head.abandoned = head.members.joined.is_empty();
+        Ok(head)
+    }
+
+    /// Makes sure state events are at hand.
+    pub(crate) async fn need(&self, head: &mut Head, ids: &[OwnedEventId]) -> Result<()> {
+        let missing: Vec<&EventId> =
+            ids.iter().filter(|id| !head.events.contains_key(*id)).map(|id| &**id).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let found = self.cx.store.events(&missing).await?;
+        let lost = missing.iter().find(|id| !found.contains_key(**id)).map(ToString::to_string);
+        for (id, event) in found {
+            head.events.insert(id, AuthEvent::new(event));
+        }
+        match lost {
+            Some(id) => Err(Error::internal(format!("state event {id} of {} is missing", head.room_id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure the reference hashes of events are at hand; only rooms v1 and v2 need any.
+    pub(crate) async fn need_hashes(&self, head: &mut Head, ids: &[OwnedEventId]) -> Result<()> {
+        if EventFormat::of(&head.version) != EventFormat::V1 {
+            return Ok(());
+        }
+        let missing: Vec<&str> = ids.iter().filter(|id| !head.hashes.contains_key(*id)).map(|i| i.as_str()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for (id, json) in self.cx.store.event_jsons(&missing).await? {
+            let id: OwnedEventId = id.try_into()?;
+            if let Some(hash) = reference_to(&id, &json, &head.version)?.hash {
+                head.hashes.insert(id, hash);
+            }
+        }
+        Ok(())
+    }
+}

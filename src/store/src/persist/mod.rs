@@ -1,0 +1,326 @@
+//! Writing events of many rooms in one transaction: one statement for what every event needs, and
+//! further ones only for what a batch happens to hold (state, relations, redactions …).
+
+mod extras;
+mod hot;
+mod state;
+
+use crate::db::Conn;
+use crate::{EventRow, IdGuard, Row, Store, Stream};
+use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use types::{Error, Pdu, Result};
+
+/// A notification of one user (`event_push_actions`).
+#[derive(Clone, Debug)]
+pub struct PushAction {
+    pub user_id: String,
+    /// JSON, or empty for the common ones.
+    pub actions: String,
+    pub notify: bool,
+    pub highlight: bool,
+    pub unread: bool,
+}
+
+/// Place in the chain cover of a room, with links to the chains of its auth events.
+#[derive(Clone, Debug)]
+pub struct ChainPlace {
+    pub chain: i64,
+    pub sequence: i64,
+    /// (chain, sequence number) of auth events in other chains.
+    pub links: Vec<(i64, i64)>,
+}
+
+/// An event to be stored.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Stream ordering and writer are filled in by the commit.
+    pub pdu: Arc<Pdu>,
+    /// For `event_json`.
+    pub json: String,
+    /// None for outliers and rejected events.
+    pub state_group: Option<i64>,
+    /// Auth events, with the create event in v12 rooms too (`event_auth`).
+    pub auth_ids: Vec<OwnedEventId>,
+    pub chain: Option<ChainPlace>,
+    /// The place in the chain cover cannot be told yet.
+    pub chain_later: bool,
+    pub push: Vec<PushAction>,
+    /// Thread the notifications belong to; `main` if none.
+    pub push_thread: String,
+    /// (parent, type, aggregation key).
+    pub relation: Option<(String, String, Option<String>)>,
+}
+
+/// A new state group.
+#[derive(Clone, Debug)]
+pub struct NewGroup {
+    pub id: i64,
+    /// The event it was made for.
+    pub event_id: OwnedEventId,
+    /// Rows are a delta against this group; None: they are the whole state.
+    pub prev: Option<i64>,
+    pub rows: Vec<(String, String, OwnedEventId)>,
+}
+
+/// A change of current state.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    pub kind: String,
+    pub state_key: String,
+    /// None: the entry goes.
+    pub event_id: Option<OwnedEventId>,
+    pub prev: Option<OwnedEventId>,
+    /// The new event, if it is not among those being stored (a state reset).
+    pub known: Option<Arc<Pdu>>,
+}
+
+/// What the sliding sync tables repeat of a room's state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoomSummary {
+    pub room_type: Option<String>,
+    pub name: Option<String>,
+    pub encrypted: bool,
+    pub successor: Option<String>,
+}
+
+/// A room that does not exist yet.
+#[derive(Clone, Debug)]
+pub struct NewRoomRow {
+    pub version: RoomVersionId,
+    pub creator: String,
+    pub is_public: bool,
+}
+
+/// Events of one room that are stored together or not at all.
+#[derive(Clone, Debug)]
+pub struct RoomWrite {
+    pub room_id: OwnedRoomId,
+    pub new_room: Option<NewRoomRow>,
+    pub events: Vec<NewEvent>,
+    /// Forward extremities afterwards; None: unchanged.
+    pub extremities: Option<Vec<OwnedEventId>>,
+    pub groups: Vec<NewGroup>,
+    pub delta: Vec<StateChange>,
+    /// The last local member left: the current state is dropped.
+    pub abandoned: bool,
+    pub summary: RoomSummary,
+}
+
+/// State that the sliding sync tables repeat.
+const SUMMARISED: [&str; 4] = ["m.room.create", "m.room.encryption", "m.room.name", "m.room.tombstone"];
+
+/// At most this many users fit in one `cs_cache_fake` row.
+const USERS_PER_ROW: usize = 50;
+
+/// From this many changes on, readers are told to look at all of a room's state.
+const MANY_CHANGES: usize = 150;
+
+impl RoomWrite {
+    /// Whether the sliding sync row of the room itself changes.
+    fn changes_summary(&self) -> bool {
+        !self.abandoned
+            && self.delta.iter().any(|c| c.state_key.is_empty() && SUMMARISED.contains(&c.kind.as_str()))
+    }
+
+    /// Moves the contents out, leaving a write of nothing.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self {
+            room_id: self.room_id.clone(),
+            new_room: None,
+            events: Vec::new(),
+            extremities: None,
+            groups: Vec::new(),
+            delta: Vec::new(),
+            abandoned: false,
+            summary: RoomSummary::default(),
+        };
+        std::mem::replace(self, nothing)
+    }
+
+    fn event(&self, id: &OwnedEventId) -> Option<&NewEvent> {
+        self.events.iter().find(|e| e.pdu.event_id == *id)
+    }
+
+    /// `cs_cache_fake` rows: room, then users whose membership changed.
+    fn cache_rows(&self) -> Vec<Vec<String>> {
+        if self.delta.is_empty() && !self.abandoned {
+            return Vec::new();
+        }
+        let users: Vec<&String> =
+            self.delta.iter().filter(|c| c.kind == "m.room.member").map(|c| &c.state_key).collect();
+        let row = |chunk: &[&String]| {
+            std::iter::once(self.room_id.to_string()).chain(chunk.iter().map(|u| (*u).clone())).collect()
+        };
+        if users.is_empty() { vec![row(&[])] } else { users.chunks(USERS_PER_ROW).map(row).collect() }
+    }
+}
+
+/// A transaction's failure. `unknown`: the connection went away around the commit, so nobody knows.
+pub struct WriteError {
+    pub error: Error,
+    pub unknown: bool,
+}
+
+impl From<Error> for WriteError {
+    fn from(error: Error) -> Self {
+        Self { unknown: crate::db::is_lost(&error), error }
+    }
+}
+
+/// Ids in flight of one batch.
+struct InFlight {
+    events: IdGuard,
+    caches: Option<IdGuard>,
+}
+
+impl Store {
+    /// Prepares a connection for [`Store::write_rooms`].
+    pub async fn prepare_writer(&self, conn: &Conn) -> Result<()> {
+        conn.prepare(hot::SQL).await?;
+        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS) {
+            conn.prepare(sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores events of any number of rooms in one transaction. On success the events carry their stream
+    /// ordering, caches are up to date and the rows are announced. `now_ms`: for `received_ts`.
+    pub async fn write_rooms(&self, conn: &Conn, writes: &mut [RoomWrite], now_ms: i64) -> Result<(), WriteError> {
+        let mut flight = InFlight { events: self.streams.reserve(Stream::Events), caches: None };
+        let plain = writes.iter().all(|w| state::is_plain(w) && extras::is_plain(w));
+        if plain {
+            let ids = hot::run(self, conn, writes, now_ms).await?;
+            flight.events.allocated(&ids);
+            number(self, writes, &ids)?;
+        } else {
+            conn.batch("BEGIN").await?;
+            if let Err(error) = self.write_all(conn, writes, now_ms, &mut flight).await {
+                // A lost connection rolls back by itself.
+                let _ = conn.batch("ROLLBACK").await;
+                return Err(WriteError { error, unknown: false });
+            }
+            conn.batch("COMMIT").await?;
+        }
+        self.announce(writes, flight);
+        Ok(())
+    }
+
+    /// After a commit of unknown outcome: if it happened, announces its events (late) and returns true.
+    pub async fn adopt_committed(&self, writes: &mut [RoomWrite]) -> Result<bool> {
+        let ids: Vec<String> =
+            writes.iter().flat_map(|w| &w.events).map(|e| e.pdu.event_id.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let found = self.stream_orderings(&ids).await?;
+        let orders: Vec<i64> = ids.iter().filter_map(|id| found.get(*id).copied()).collect();
+        if orders.len() < ids.len() {
+            return Ok(false);
+        }
+        number(self, writes, &orders)?;
+        let mut events = self.streams.reserve(Stream::Events);
+        events.allocated(&orders);
+        self.announce(writes, InFlight { events, caches: None });
+        Ok(true)
+    }
+
+    async fn write_all(
+        &self,
+        conn: &Conn,
+        writes: &mut [RoomWrite],
+        now_ms: i64,
+        flight: &mut InFlight,
+    ) -> Result<()> {
+        let (ids, ()) = futures::try_join!(hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
+        flight.events.allocated(&ids);
+        number(self, writes, &ids)?;
+        state::run_after(self, conn, writes).await?;
+        extras::run(self, conn, writes, now_ms).await?;
+        let rows: Vec<Vec<String>> = writes.iter().flat_map(RoomWrite::cache_rows).collect();
+        let more = extras::cache_rows(writes);
+        if rows.is_empty() && more.is_empty() {
+            return Ok(());
+        }
+        let mut guard = self.streams.reserve(Stream::Caches);
+        let named = rows.into_iter().map(|keys| ("cs_cache_fake".to_owned(), keys)).chain(more);
+        let (names, keys): (Vec<String>, Vec<Vec<String>>) = named.unzip();
+        let ids = extras::insert_cache_rows(self, conn, &names, &keys, now_ms).await?;
+        guard.allocated(&ids);
+        for ((id, name), keys) in ids.into_iter().zip(names).zip(keys) {
+            guard.announce(id, Row::Cache { name, keys: Some(keys), at_ms: now_ms });
+        }
+        flight.caches = Some(guard);
+        Ok(())
+    }
+
+    /// After the commit: caches, then rows.
+    fn announce(&self, writes: &[RoomWrite], mut flight: InFlight) {
+        for write in writes {
+            if let Some(new) = &write.new_room {
+                self.writer_caches.versions.put(write.room_id.to_string(), new.version.clone());
+            }
+            let mut announced_state = write.delta.is_empty() && !write.abandoned;
+            for event in &write.events {
+                self.remember_event(event.pdu.clone());
+                let id = event.pdu.stream();
+                flight.events.announce(id, Row::Event(event_row(event)));
+                if !announced_state {
+                    state_rows(write).into_iter().for_each(|row| flight.events.announce(id, row));
+                    announced_state = true;
+                }
+            }
+        }
+        if let Some(caches) = flight.caches {
+            caches.committed();
+        }
+        flight.events.committed();
+    }
+}
+
+/// Gives the events the ids of the batch, in order.
+fn number(store: &Store, writes: &mut [RoomWrite], ids: &[i64]) -> Result<()> {
+    let mut ids = ids.iter();
+    let instance: Arc<str> = store.instance().into();
+    for event in writes.iter_mut().flat_map(|w| &mut w.events) {
+        let id = ids.next().ok_or_else(|| Error::internal("the batch got fewer stream ids than events"))?;
+        let pdu = Arc::make_mut(&mut event.pdu);
+        pdu.stream_ordering = Some(*id);
+        pdu.instance_name = Some(instance.to_string());
+    }
+    Ok(())
+}
+
+fn event_row(event: &NewEvent) -> EventRow {
+    let pdu = &event.pdu;
+    EventRow {
+        event_id: pdu.event_id.to_string(),
+        room_id: pdu.room_id.to_string(),
+        kind: pdu.kind.clone(),
+        state_key: pdu.state_key.clone(),
+        redacts: pdu.redacts.as_ref().filter(|_| pdu.kind == "m.room.redaction").map(ToString::to_string),
+        relates_to: event.relation.as_ref().map(|r| r.0.clone()),
+        membership: pdu.membership(),
+        rejected: pdu.rejected.is_some(),
+        outlier: pdu.outlier,
+    }
+}
+
+fn state_rows(write: &RoomWrite) -> Vec<Row> {
+    let room_id = write.room_id.to_string();
+    if write.abandoned || write.delta.len() >= MANY_CHANGES {
+        return vec![Row::StateAll { room_id }];
+    }
+    let row = |c: &StateChange| Row::State {
+        room_id: room_id.clone(),
+        kind: c.kind.clone(),
+        state_key: c.state_key.clone(),
+        event_id: c.event_id.as_ref().map(ToString::to_string),
+    };
+    write.delta.iter().map(row).collect()
+}
+
+/// Rooms in a batch, each once, in order.
+fn rooms_of(writes: &[RoomWrite]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    writes.iter().map(|w| w.room_id.as_str()).filter(|r| seen.insert(*r)).collect()
+}
