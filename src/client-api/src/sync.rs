@@ -25,7 +25,8 @@ async fn get(app: App, who: Requester, rq: Rq) -> Result<Json<Answer>> {
         return Err(Error::bad_request("Query parameter 'set_presence' must be one of [offline, online, unavailable]"));
     }
     let filter = filter(&app, &who, rq.param("filter")).await?;
-    let since = rq.param("since").map(StreamToken::parse).transpose()?;
+    let since = rq.param("since").map(StreamToken::parse).transpose();
+    let since = since.map_err(|_| Error::bad_request("Invalid stream token"))?;
     app.accounts.check_blocking(Some(who.user_id.as_str())).await?;
     let use_state_after = use_state_after(&app, &who, &rq).await?;
     let limiter = &app.accounts.limits().presence_per_user;

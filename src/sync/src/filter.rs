@@ -177,13 +177,20 @@ fn split_field(field: &str) -> Vec<String> {
 }
 
 fn copy_field(from: &Value, to: &mut Value, path: &[String]) {
-    let Some((key, rest)) = path.split_first() else { return };
-    let (Some(found), Some(to)) = (from.get(key), to.as_object_mut()) else { return };
-    if rest.is_empty() {
-        to.insert(key.clone(), found.clone());
-    } else if found.is_object() {
-        let inner = to.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
-        copy_field(found, inner, rest);
+    let mut found = from;
+    for key in path {
+        match found.get(key) {
+            Some(inner) => found = inner,
+            None => return,
+        }
+    }
+    let mut to = to;
+    for key in &path[..path.len().saturating_sub(1)] {
+        let Some(map) = to.as_object_mut() else { return };
+        to = map.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
+    }
+    if let (Some(map), Some(last)) = (to.as_object_mut(), path.last()) {
+        map.insert(last.clone(), found.clone());
     }
 }
 
@@ -227,5 +234,6 @@ mod tests {
         let event = json!({"type": "t", "content": {"body": "x", "a.b": 1, "c": {"d": 2}}});
         let picked = only_fields(&event, &["content.body".into(), "content.a\\.b".into(), "content.c.d".into(), "nope.x".into()]);
         assert_eq!(picked, json!({"content": {"body": "x", "a.b": 1, "c": {"d": 2}}}));
+        assert_eq!(only_fields(&json!({"content": {}}), &["content.body".into()]), json!({}));
     }
 }

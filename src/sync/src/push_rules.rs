@@ -7,7 +7,11 @@ use std::collections::HashMap;
 use store::push_rules_stored::StoredPushRule;
 use types::{OwnedUserId, Result};
 
-const KINDS: [(i32, &str); 5] = [(5, "override"), (4, "content"), (3, "room"), (2, "sender"), (1, "underride")];
+const KINDS: [(i32, &str); 6] =
+    [(5, "override"), (4, "content"), (6, "postcontent"), (3, "room"), (2, "sender"), (1, "underride")];
+
+/// Rules that exist only where a feature is switched on.
+const FEATURE_RULES: [(&str, &str); 1] = [("/.org.matrix.msc4075.", "msc4075_enabled")];
 
 fn count(op: Comparison, n: u64) -> String {
     let sign = match op {
@@ -49,7 +53,7 @@ fn client_rule(id: &str, class: i32, conditions: Vec<Value>, actions: Vec<Value>
     let mut rule = Map::new();
     rule.insert("rule_id".into(), short(id).into());
     match class {
-        5 | 1 => {
+        6 | 5 | 1 => {
             rule.insert("conditions".into(), Value::Array(conditions));
         }
         4 => {
@@ -74,12 +78,18 @@ fn base_rule(rule: &PushRule, changed: Option<&StoredPushRule>, user: &OwnedUser
 }
 
 /// All rules of a user, by kind, in the order of evaluation.
-fn client_rules(user: &OwnedUserId, stored: &[StoredPushRule], enabled: &HashMap<String, bool>) -> Value {
-    let base = base_rules();
+fn client_rules(
+    user: &OwnedUserId,
+    stored: &[StoredPushRule],
+    enabled: &HashMap<String, bool>,
+    has: impl Fn(&str) -> bool,
+) -> Value {
+    let is_on = |r: &&PushRule| FEATURE_RULES.iter().all(|(id, feature)| !r.id.contains(id) || has(feature));
+    let base: Vec<&PushRule> = base_rules().iter().filter(is_on).collect();
     let changed = |id: &str| stored.iter().find(|r| r.id == id);
     let mut kinds = Map::new();
     for (class, kind) in KINDS {
-        let of_class = base.iter().filter(|r| r.class == class);
+        let of_class = base.iter().copied().filter(|r| r.class == class);
         let shown = |r: &PushRule| base_rule(r, changed(&r.id), user, enabled);
         let (first, last): (Vec<&PushRule>, Vec<&PushRule>) = of_class.partition(|r| r.id.ends_with("/.m.rule.master"));
         let own = stored.iter().filter(|r| r.class == class && !base.iter().any(|b| b.id == r.id));
@@ -98,7 +108,8 @@ impl Sync {
     /// Content of `m.push_rules`.
     pub(crate) async fn push_rules(&self, user_id: &OwnedUserId) -> Result<Value> {
         let (stored, enabled) = self.cx.store.stored_push_rules(user_id.as_str()).await?;
-        Ok(client_rules(user_id, &stored, &enabled))
+        let experimental = &self.cx.config.experimental;
+        Ok(client_rules(user_id, &stored, &enabled, |feature| experimental.on(feature)))
     }
 }
 
@@ -115,7 +126,7 @@ mod tests {
             conditions: vec![json!({"kind": "event_match", "key": "type", "pattern": "X"})],
             actions: vec![json!("notify")],
         };
-        let rules = client_rules(&user, &[own], &HashMap::from([("global/override/mine".into(), false)]));
+        let rules = client_rules(&user, &[own], &HashMap::from([("global/override/mine".into(), false)]), |_| false);
         let list = rules["global"]["override"].as_array().unwrap();
         assert_eq!(list[0]["rule_id"], ".m.rule.master");
         assert_eq!(list[1], json!({"rule_id": "mine", "default": false, "enabled": false, "actions": ["notify"],

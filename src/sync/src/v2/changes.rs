@@ -122,6 +122,9 @@ impl Pass<'_> {
         let events = store.events(&ids).await?;
         let mut recents = HashMap::new();
         for (room, found) in rooms.iter().zip(found) {
+            if found.events.is_empty() {
+                continue;
+            }
             let in_order = found.events.iter().rev().filter_map(|(id, _)| events.get(id));
             let list: Vec<Arc<Pdu>> = in_order.filter(|e| e.rejected.is_none()).cloned().collect();
             let start = found.end.unwrap_or_else(|| RoomToken::Live(since_room.clone()));
