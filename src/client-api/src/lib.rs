@@ -26,11 +26,6 @@ use http::Route;
 /// Every client route.
 pub fn routes() -> Vec<Route<App>> {
     let chapters: Vec<Vec<Route<App>>> = vec![
-        notifications::routes(),
-        presence::routes(),
-        receipts::routes(),
-        sync::routes(),
-        typing::routes(),
         account::routes(),
         admin_register::routes(),
         dehydrated::routes(),
