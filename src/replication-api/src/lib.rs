@@ -1,10 +1,18 @@
-//! HTTP replication: what other processes of the cluster ask of this one.
+//! HTTP replication: what other processes of the cluster, Synapse's included, ask of this one.
+//!
+//! One file a noun; [`endpoint`] holds what all endpoints have in common.
+
+mod devices;
+mod endpoint;
+mod pushers;
+mod sessions;
+mod streams;
 
 use app::App;
 use http::Route;
 
 /// Every replication route.
 pub fn routes() -> Vec<Route<App>> {
-    let nouns: Vec<Vec<Route<App>>> = vec![];
+    let nouns = [devices::routes(), pushers::routes(), sessions::routes(), streams::routes()];
     nouns.into_iter().flatten().collect()
 }
