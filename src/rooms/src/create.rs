@@ -4,6 +4,7 @@ use crate::actor::{Answer, Flight, Parts};
 use crate::committer::Job;
 use crate::head::Head;
 use crate::{NewRoom, Rooms, Sent, Template};
+use config::StreamGroup;
 use rules::build::rules_of;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ impl Rooms {
     /// room version wants them. Answers with all events in order.
     pub async fn create(&self, who: &Requester, new: NewRoom) -> Result<Vec<Sent>> {
         let rules = rules_of(&new.version)?;
+        if !self.cx.duties.writes(StreamGroup::Events) {
+            return self.create_elsewhere(who, new).await;
+        }
         let hashed = rules.authorization.room_create_event_id_as_room_id;
         let mut templates = new.events;
         let first = templates.first_mut().filter(|t| t.kind == "m.room.create" && t.state_key.as_deref() == Some(""));

@@ -19,6 +19,8 @@ use crate::Sent;
 pub(crate) struct Tip {
     pub reference: Reference,
     pub depth: i64,
+    /// State after it.
+    pub group: Option<i64>,
 }
 
 /// Who is in the room, as far as notifications and clean-up need to know.
@@ -219,6 +221,25 @@ impl Head {
         }
         summarise(&mut self.summary, event, key);
         replaced
+    }
+
+    /// Takes an entry out of the state.
+    pub fn drop_state(&mut self, kind: &str, key: &str) {
+        self.state.remove(&(kind.to_owned(), key.to_owned()));
+        self.levels = None;
+        self.allowed.clear();
+        if kind == "m.room.member" {
+            self.members.joined.remove(key);
+            self.members.local.remove(key);
+        }
+        if key.is_empty() {
+            match kind {
+                "m.room.name" => self.summary.name = None,
+                "m.room.encryption" => self.summary.encrypted = false,
+                "m.room.tombstone" => self.summary.successor = None,
+                _ => {}
+            }
+        }
     }
 
     fn note_member(&mut self, user: &str, event: &Pdu) {

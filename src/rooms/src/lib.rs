@@ -10,6 +10,7 @@ pub mod bundle;
 mod chain;
 mod committer;
 mod create;
+pub mod elsewhere;
 mod head;
 pub mod history;
 mod ids;
@@ -21,6 +22,7 @@ mod redaction;
 pub mod relate;
 mod related;
 pub mod render;
+mod resolve;
 mod state;
 mod template;
 pub mod visibility;
@@ -103,7 +105,7 @@ impl Rooms {
     /// Makes events one after the other, in one transaction: all of them or none.
     pub async fn send_many(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
         if !self.is_mine(room_id) {
-            return Err(Error::unavailable("The room is written by another process"));
+            return self.send_elsewhere(who, room_id, templates).await;
         }
         let mut attempt = 0;
         loop {

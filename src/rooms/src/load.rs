@@ -2,6 +2,7 @@
 
 use crate::Rooms;
 use crate::head::{Head, Tip, summarise};
+use crate::resolve::difference;
 use ruma::{EventId, OwnedEventId, RoomId};
 use rules::AuthEvent;
 use rules::build::{reference_to, rules_of};
@@ -32,7 +33,7 @@ impl Rooms {
         groups.dedup();
         for tip in &tips {
             let reference = reference_to(&tip.event_id, &tip.json, &head.version)?;
-            head.tips.push(Tip { reference, depth: tip.depth });
+            head.tips.push(Tip { reference, depth: tip.depth, group: tip.state_group });
         }
         match groups[..] {
             [] => return Err(Error::internal(format!("no state is known at the end of {room_id}"))),
@@ -40,7 +41,10 @@ impl Rooms {
                 let known = store.state_of_group(group).await?;
                 (head.group, head.hops, head.state) = (group, known.hops, known.state.clone());
             }
-            _ => return Err(Error::internal(format!("{room_id} has several ends with different state"))),
+            [base, ..] => {
+                head.state = self.resolve_groups(&head, &groups).await?;
+                self.group_for_state(&mut head, base).await?;
+            }
         }
         let hot: Vec<OwnedEventId> = HOT.iter().filter_map(|kind| head.state_id(kind, "").cloned()).collect();
         self.need(&mut head, &hot).await?;
@@ -56,7 +60,23 @@ impl Rooms {
             head.members.joined.insert(member.user_id);
         }
         head.abandoned = head.members.joined.is_empty();
+        if groups.len() > 1 && !head.abandoned {
+            // Whoever stored the ends may have resolved them otherwise.
+            let current = store.current_state(room_id).await?;
+            head.pending_delta = difference(&current, &head.state);
+            self.name_changes(&mut head).await?;
+        }
         Ok(head)
+    }
+
+    /// Finds the events of changes that are to be written.
+    async fn name_changes(&self, head: &mut Head) -> Result<()> {
+        let ids: Vec<OwnedEventId> = head.pending_delta.iter().filter_map(|c| c.event_id.clone()).collect();
+        self.need(head, &ids).await?;
+        for change in &mut head.pending_delta {
+            change.known = change.event_id.as_ref().and_then(|id| head.events.get(id)).map(|e| e.pdu().clone());
+        }
+        Ok(())
     }
 
     /// Makes sure state events are at hand.

@@ -250,7 +250,7 @@ impl Rooms {
             delta.push(change);
         }
         head.abandoned = abandoned;
-        head.tips = vec![Tip { depth: pdu.depth, reference: reference.clone() }];
+        head.tips = vec![Tip { depth: pdu.depth, reference: reference.clone(), group: Some(head.group) }];
         if let Some(hash) = reference.hash {
             head.hashes.insert(reference.id, hash);
         }

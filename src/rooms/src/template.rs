@@ -1,10 +1,11 @@
 //! What callers say about an event they want; the rest is filled in where the room lives.
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use types::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
 
 /// An event to be made in an existing room.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Template {
     /// Usually the requester; the affected appservice user or an admin's target otherwise.
     pub sender: OwnedUserId,
@@ -43,7 +44,7 @@ impl Template {
 }
 
 /// A room to be made with its first events, all in one transaction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewRoom {
     pub version: RoomVersionId,
     pub creator: OwnedUserId,
@@ -54,7 +55,7 @@ pub struct NewRoom {
 }
 
 /// Where an event ended up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     pub event_id: OwnedEventId,
     pub room_id: OwnedRoomId,

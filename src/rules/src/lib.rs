@@ -5,6 +5,7 @@ pub mod auth;
 pub mod build;
 pub mod push;
 pub mod relations;
+pub mod resolve;
 
 pub mod validate;
 

@@ -107,6 +107,22 @@ impl Store {
         Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
     }
 
+    /// Auth events of these events and of everything in their auth chains.
+    pub async fn auth_edges(&self, ids: &[&str]) -> Result<HashMap<OwnedEventId, Vec<OwnedEventId>>> {
+        let sql = "WITH RECURSIVE up(event_id, auth_id) AS (
+                 SELECT event_id, auth_id FROM event_auth WHERE event_id = ANY($1)
+                 UNION
+                 SELECT a.event_id, a.auth_id FROM event_auth a JOIN up u ON a.event_id = u.auth_id
+             ) SELECT event_id, auth_id FROM up";
+        let mut edges: HashMap<OwnedEventId, Vec<OwnedEventId>> = HashMap::new();
+        for row in self.db.query(sql, &[&ids]).await? {
+            let (event, auth): (OwnedEventId, OwnedEventId) =
+                (row.get::<_, &str>(0).try_into()?, row.get::<_, &str>(1).try_into()?);
+            edges.entry(event).or_default().push(auth);
+        }
+        Ok(edges)
+    }
+
     /// JSON of stored events.
     pub async fn event_jsons(&self, ids: &[&str]) -> Result<HashMap<String, String>> {
         let rows = self.db.query("SELECT event_id, json FROM event_json WHERE event_id = ANY($1)", &[&ids]).await?;

@@ -1,0 +1,80 @@
+//! Rooms that another process writes: the request goes there.
+
+use crate::{NewRoom, Rooms, Sent, Template};
+use config::StreamGroup;
+use ruma::RoomId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use types::{Error, Requester, Result};
+
+/// Names of the replication endpoints between Plexus processes.
+pub const SEND: &str = "plexus_send_events";
+pub const CREATE: &str = "plexus_create_room";
+
+#[derive(Serialize, Deserialize)]
+struct SendBody {
+    requester: Requester,
+    templates: Vec<Template>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CreateBody {
+    requester: Requester,
+    room: NewRoom,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SentBody {
+    sent: Vec<Sent>,
+}
+
+fn payload<T: Serialize>(body: &T) -> Result<Map<String, Value>> {
+    match serde_json::to_value(body)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(Error::internal("a request between processes must be an object")),
+    }
+}
+
+impl Rooms {
+    /// Lets the owner of the room make the events.
+    pub(crate) async fn send_elsewhere(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
+        let owner = self.cx.owner(StreamGroup::Events, room_id.as_str());
+        if !self.cx.peers.is_plexus(owner).await {
+            return Err(Error::unavailable(format!("{owner}, which writes the room, does not take events from here")));
+        }
+        let body = payload(&SendBody { requester: who.clone(), templates })?;
+        let answer = self.cx.peers.call(owner, SEND, &[room_id.as_str()], true, body).await?;
+        Ok(serde_json::from_value::<SentBody>(answer)?.sent)
+    }
+
+    /// Lets an events writer make the room.
+    pub(crate) async fn create_elsewhere(&self, who: &Requester, room: NewRoom) -> Result<Vec<Sent>> {
+        let writers = self.cx.config.owners().writers(StreamGroup::Events);
+        let start = rand::random_range(0..writers.len().max(1));
+        for owner in writers.iter().cycle().skip(start).take(writers.len()) {
+            if self.cx.peers.is_plexus(owner).await {
+                let body = payload(&CreateBody { requester: who.clone(), room })?;
+                let answer = self.cx.peers.call(owner, CREATE, &[], true, body).await?;
+                return Ok(serde_json::from_value::<SentBody>(answer)?.sent);
+            }
+        }
+        Err(Error::unavailable("No process that writes rooms can be reached"))
+    }
+
+    /// Serves [`SEND`] in the owner.
+    pub async fn serve_send(&self, room_id: &RoomId, body: Value) -> Result<Value> {
+        if !self.is_mine(room_id) {
+            return Err(Error::bad_request(format!("{room_id} is written by another process")));
+        }
+        let body: SendBody = serde_json::from_value(body)?;
+        let sent = self.send_many(&body.requester, room_id, body.templates).await?;
+        Ok(json!(SentBody { sent }))
+    }
+
+    /// Serves [`CREATE`] in an events writer.
+    pub async fn serve_create(&self, body: Value) -> Result<Value> {
+        let body: CreateBody = serde_json::from_value(body)?;
+        let sent = self.create(&body.requester, body.room).await?;
+        Ok(json!(SentBody { sent }))
+    }
+}
