@@ -4,7 +4,7 @@ use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
 use ruma::RoomId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use types::{Error, Requester, Result};
 
 /// Names of the replication endpoints between Plexus processes.
@@ -62,19 +62,17 @@ impl Rooms {
     }
 
     /// Serves [`SEND`] in the owner.
-    pub async fn serve_send(&self, room_id: &RoomId, body: Value) -> Result<Value> {
+    pub async fn serve_send(&self, room_id: &RoomId, body: Map<String, Value>) -> Result<Map<String, Value>> {
         if !self.is_mine(room_id) {
             return Err(Error::bad_request(format!("{room_id} is written by another process")));
         }
-        let body: SendBody = serde_json::from_value(body)?;
-        let sent = self.send_many(&body.requester, room_id, body.templates).await?;
-        Ok(json!(SentBody { sent }))
+        let body: SendBody = serde_json::from_value(body.into())?;
+        payload(&SentBody { sent: self.send_many(&body.requester, room_id, body.templates).await? })
     }
 
     /// Serves [`CREATE`] in an events writer.
-    pub async fn serve_create(&self, body: Value) -> Result<Value> {
-        let body: CreateBody = serde_json::from_value(body)?;
-        let sent = self.create(&body.requester, body.room).await?;
-        Ok(json!(SentBody { sent }))
+    pub async fn serve_create(&self, body: Map<String, Value>) -> Result<Map<String, Value>> {
+        let body: CreateBody = serde_json::from_value(body.into())?;
+        payload(&SentBody { sent: self.create(&body.requester, body.room).await? })
     }
 }
