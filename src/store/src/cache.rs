@@ -1,6 +1,7 @@
 //! Caches under Synapse's names, so that invalidations from and for Synapse processes hit the right one.
 
 use dashmap::DashMap;
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache as Quick;
 use std::borrow::Borrow;
 use std::future::Future;
@@ -55,6 +56,9 @@ impl WireKey for i64 {
 
 const EPOCHS: usize = 256;
 
+/// Entries a cache has room for before it grows: most caches of most processes stay small.
+const PREALLOCATED: usize = 64;
+
 struct Inner<K, V> {
     name: &'static str,
     map: Quick<K, V>,
@@ -88,7 +92,7 @@ impl<K: WireKey, V: Clone + Send + Sync + 'static> Cache<K, V> {
     pub fn new(name: &'static str, capacity: usize) -> Self {
         Self(Arc::new(Inner {
             name,
-            map: Quick::new(capacity.max(8)),
+            map: Quick::with_weighter(capacity.clamp(8, PREALLOCATED), capacity.max(8) as u64, UnitWeighter),
             epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
             all: AtomicU64::new(0),
             hasher: RandomState::new(),
