@@ -9,7 +9,6 @@ mod login;
 mod notifications;
 mod paging;
 mod presence;
-pub mod proof;
 mod receipts;
 mod register;
 mod room_keys;
@@ -19,6 +18,7 @@ mod send_to_device;
 mod sync;
 mod typing;
 mod well_known;
+pub mod proof;
 
 use app::App;
 use http::Route;
