@@ -4,6 +4,7 @@ mod account;
 mod admin_register;
 mod dehydrated;
 mod devices;
+mod events;
 mod keys;
 mod login;
 mod notifications;
@@ -30,6 +31,7 @@ pub fn routes() -> Vec<Route<App>> {
         admin_register::routes(),
         dehydrated::routes(),
         devices::routes(),
+        events::routes(),
         keys::routes(),
         login::routes(),
         notifications::routes(),

@@ -170,6 +170,12 @@ impl Store {
         Ok(found)
     }
 
+    /// Those of these rooms that are listed in the public directory.
+    pub async fn public_among(&self, room_ids: &[&str]) -> Result<Vec<String>> {
+        let sql = "SELECT room_id FROM rooms WHERE room_id = ANY($1) AND is_public";
+        Ok(self.db.query(sql, &[&room_ids]).await?.iter().map(|r| r.get(0)).collect())
+    }
+
     /// Whether any room's state is not fully known.
     pub async fn has_partial_state_rooms(&self) -> Result<bool> {
         Ok(!self.db.query("SELECT 1 FROM partial_state_rooms LIMIT 1", &[]).await?.is_empty())

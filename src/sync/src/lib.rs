@@ -3,6 +3,7 @@
 mod delivered;
 pub mod filter;
 mod lazy;
+pub mod legacy;
 pub mod notifier;
 pub mod presence;
 mod push_rules;

@@ -1,0 +1,196 @@
+//! `GET /initialSync` and `GET /rooms/{id}/initialSync`: a snapshot of all rooms, or of one.
+
+use super::{in_room, presence_event};
+use crate::Sync;
+use crate::v2::live;
+use ::rooms::access::Access;
+use ::rooms::{Bundles, Look, Render, Visible};
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use store::membership_for_user::UserRoom;
+use store::sync_account_data::TypedContent;
+use store::sync_timeline::Stretch;
+use types::{MultiToken, OwnedEventId, OwnedRoomId, Pdu, Requester, Result, RoomToken, StreamToken};
+
+/// How much of each room.
+pub struct Snapshot {
+    /// Messages of each room.
+    pub limit: usize,
+    /// Rooms the user left, too.
+    pub archived: bool,
+}
+
+/// A room's messages and state.
+struct Contents {
+    messages: Value,
+    state: Vec<Value>,
+}
+
+fn account_data(tags: Option<&Map<String, Value>>, data: Option<&Vec<TypedContent>>) -> Vec<Value> {
+    let tags = tags.filter(|t| !t.is_empty()).map(|t| json!({"type": "m.tag", "content": {"tags": t}}));
+    let data = data.into_iter().flatten().map(|(kind, content)| json!({"type": kind, "content": content}));
+    tags.into_iter().chain(data).collect()
+}
+
+impl Sync {
+    /// All rooms joined or invited to.
+    pub async fn initial_sync(&self, who: &Requester, how: Snapshot) -> Result<Value> {
+        let store = &self.cx.store;
+        let user = who.user_id.as_str();
+        let memberships: &[&str] = if how.archived { &["invite", "join", "leave"] } else { &["invite", "join"] };
+        let rooms = store.rooms_of_user(user, memberships).await?;
+        let now = self.now();
+        let contents = self.contents(who, &rooms, how.limit, &now).await?;
+        let (tags, data) = futures::try_join!(store.tags_since(user, None), store.room_account_data_since(user, None))?;
+        let ids: Vec<&str> = rooms.iter().map(|r| r.room_id.as_str()).collect();
+        let public: HashSet<String> = store.public_among(&ids).await?.into_iter().collect();
+        let invites: Vec<&OwnedEventId> =
+            rooms.iter().filter(|r| r.membership == "invite").map(|r| &r.event_id).collect();
+        let invites = store.events(&invites).await?;
+        let mut shown = Vec::with_capacity(rooms.len());
+        for room in &rooms {
+            let visibility = if public.contains(&room.room_id) { "public" } else { "private" };
+            let mut entry = json!({"room_id": room.room_id, "membership": room.membership, "visibility": visibility});
+            if let Some(invite) = invites.get(&room.event_id) {
+                let how = Render { with_stripped_state: true, ..Render::for_user(who) };
+                let event = self.rooms.render_event(&Visible::unchecked(invite.clone()), &Bundles::new(), how).await?;
+                entry["inviter"] = room.sender.as_str().into();
+                entry["invite"] = serde_json::from_str(event.get())?;
+            }
+            if let Some(c) = contents.get(&room.room_id) {
+                entry["messages"] = c.messages.clone();
+                entry["state"] = c.state.clone().into();
+                entry["account_data"] = account_data(tags.get(&room.room_id), data.get(&room.room_id)).into();
+            }
+            shown.push(entry);
+        }
+        let global = store.global_account_data_since(user, None).await?;
+        let joined: Vec<&str> =
+            rooms.iter().filter(|r| r.membership == "join").map(|r| r.room_id.as_str()).collect();
+        let receipts = self.receipts_since(user, &joined, None, &now.receipts).await?;
+        let receipts: Vec<Value> = receipts.into_iter().map(|(room, e)| in_room(e, &room)).collect();
+        Ok(json!({
+            "rooms": shown,
+            "presence": self.presence_in(&joined, false).await?,
+            "account_data": account_data(None, Some(&global)),
+            "receipts": receipts,
+            "end": now.to_string(),
+        }))
+    }
+
+    /// One room, for members, former members and those who may peek.
+    pub async fn room_initial_sync(&self, who: &Requester, room_id: &OwnedRoomId, limit: usize) -> Result<Value> {
+        let store = &self.cx.store;
+        let access = self.rooms.check_may_look(&who.user_id, room_id, true).await?;
+        let now = self.now();
+        let room = room_id.to_string();
+        let (membership, event_id, at) = match &access {
+            Access::Departed(event) => {
+                let positions = store.event_positions(&[event.as_str()]).await?;
+                ("leave", Some(event.clone()), positions.get(event).map_or(live(&now.room), |(_, at)| MultiToken::at(*at)))
+            }
+            _ => ("join", None, live(&now.room)),
+        };
+        let departed = event_id.is_some();
+        let contents = self.room_contents(who, &room, event_id, &at, limit, &now, access.is_peeking()).await?;
+        let (tags, data) = futures::try_join!(
+            store.tags_since(who.user_id.as_str(), None),
+            store.room_account_data_since(who.user_id.as_str(), None)
+        )?;
+        let (presence, receipts) = if departed {
+            (Vec::new(), Vec::new())
+        } else {
+            let receipts = self.receipts_since(who.user_id.as_str(), &[&room], None, &now.receipts).await?;
+            let receipts = receipts.into_iter().map(|(room, e)| in_room(e, &room)).collect();
+            (self.presence_in(&[&room], true).await?, receipts)
+        };
+        let mut answer = json!({
+            "room_id": room,
+            "messages": contents.messages,
+            "state": contents.state,
+            "presence": presence,
+            "receipts": receipts,
+            "account_data": account_data(tags.get(&room), data.get(&room)),
+        });
+        if !access.is_peeking() {
+            answer["membership"] = membership.into();
+        }
+        Ok(answer)
+    }
+
+    /// Messages and state of all rooms joined or left.
+    async fn contents(
+        &self,
+        who: &Requester,
+        rooms: &[UserRoom],
+        limit: usize,
+        now: &StreamToken,
+    ) -> Result<HashMap<String, Contents>> {
+        let mut out = HashMap::new();
+        for room in rooms.iter().filter(|r| r.membership != "invite") {
+            let left = room.membership == "leave";
+            let at = if left { MultiToken::at(room.stream) } else { live(&now.room) };
+            let event = left.then(|| room.event_id.clone());
+            let contents = self.room_contents(who, &room.room_id, event, &at, limit, now, false).await?;
+            out.insert(room.room_id.clone(), contents);
+        }
+        Ok(out)
+    }
+
+    /// `left_at`: the event after which the room is not shown any more.
+    #[allow(clippy::too_many_arguments)]
+    async fn room_contents(
+        &self,
+        who: &Requester,
+        room_id: &str,
+        left_at: Option<OwnedEventId>,
+        at: &MultiToken,
+        limit: usize,
+        now: &StreamToken,
+        peeking: bool,
+    ) -> Result<Contents> {
+        let store = &self.cx.store;
+        let stretch = Stretch { room_id, upto: RoomToken::Live(at.clone()), since: None };
+        let found = store.timelines(&[stretch], limit).await?.pop().unwrap_or_default();
+        let ids: Vec<&OwnedEventId> = found.events.iter().rev().map(|(id, _)| id).collect();
+        let mut events = store.events_in_order(&ids).await?;
+        events.retain(|e| e.rejected.is_none());
+        let look = Look { peeking, ..Look::default() };
+        let visible = self.rooms.filter_visible(&who.user_id, events, look).await?;
+        let how = Render::for_user(who);
+        let chunk = self.rooms.render(&visible, &Bundles::new(), how).await?;
+        let state = match &left_at {
+            Some(event) => store.states_after(&[event]).await?.remove(event),
+            None => store.current_states(&[room_id]).await?.remove(room_id),
+        };
+        let ids: Vec<OwnedEventId> = state.iter().flat_map(|s| s.values().cloned()).collect();
+        let mut events: Vec<Arc<Pdu>> = store.events(&ids).await?.into_values().collect();
+        events.sort_by_key(|e| e.stream());
+        let state = self.rooms.render_state(events, how).await?;
+        let base = if left_at.is_some() { StreamToken::default() } else { now.clone() };
+        let end = StreamToken { room: RoomToken::Live(at.clone()), ..base.clone() };
+        let start = StreamToken { room: found.end.unwrap_or_else(|| end.room.clone()), ..base };
+        Ok(Contents {
+            messages: json!({"chunk": chunk, "start": start.to_string(), "end": end.to_string()}),
+            state: state.iter().map(|e| serde_json::from_str(e.get())).collect::<Result<_, _>>()?,
+        })
+    }
+
+    async fn presence_in(&self, rooms: &[&str], with_offline: bool) -> Result<Vec<Value>> {
+        if !self.cx.config.presence.enabled {
+            return Ok(Vec::new());
+        }
+        let store = &self.cx.store;
+        let members = store.joined_members_of(rooms).await?;
+        let users: HashSet<&str> = members.values().flat_map(|m| m.iter().map(String::as_str)).collect();
+        let mut states = if with_offline {
+            self.live.presence.of(store, users).await?
+        } else {
+            users.into_iter().filter_map(|u| self.live.presence.get(u)).filter(|p| p.state != "offline").collect()
+        };
+        states.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+        let now = self.cx.now_ms();
+        Ok(states.iter().map(|p| presence_event(p, now)).collect())
+    }
+}
