@@ -2,16 +2,21 @@
 
 mod account;
 mod admin_register;
+mod aliases;
+mod capabilities;
 mod dehydrated;
 mod devices;
+mod directory;
 mod events;
 mod keys;
 mod login;
 mod notifications;
 mod paging;
 mod presence;
+pub mod proof;
 mod receipts;
 mod register;
+mod reports;
 mod room_keys;
 mod rooms_events;
 mod rooms_state;
@@ -19,7 +24,6 @@ mod send_to_device;
 mod sync;
 mod typing;
 mod well_known;
-pub mod proof;
 
 use app::App;
 use http::Route;
@@ -29,8 +33,11 @@ pub fn routes() -> Vec<Route<App>> {
     let chapters: Vec<Vec<Route<App>>> = vec![
         account::routes(),
         admin_register::routes(),
+        aliases::routes(),
+        capabilities::routes(),
         dehydrated::routes(),
         devices::routes(),
+        directory::routes(),
         events::routes(),
         keys::routes(),
         login::routes(),
@@ -38,6 +45,7 @@ pub fn routes() -> Vec<Route<App>> {
         presence::routes(),
         receipts::routes(),
         register::routes(),
+        reports::routes(),
         room_keys::routes(),
         rooms_events::routes(),
         rooms_state::routes(),
