@@ -131,7 +131,8 @@ impl crate::Accounts {
         self.limits().message.check_with(who.user_id.as_str(), self.cx.now_ms(), limit, Count::Yes)
     }
 
-    async fn is_unlimited(&self, who: &types::Requester) -> Result<bool> {
+    /// Application services and users that no limit holds for.
+    pub async fn is_unlimited(&self, who: &types::Requester) -> Result<bool> {
         if who.app_service.as_deref().and_then(|id| self.app_service(id)).is_some_and(|s| !s.rate_limited) {
             return Ok(true);
         }

@@ -8,7 +8,7 @@ pub use forward::FORWARD_PREFIX;
 
 use accounts::Accounts;
 use devices::Devices;
-use http::{Route, Table};
+use http::{Route, Table, Txns};
 use replication::Cx;
 use rooms::Rooms;
 use std::ops::Deref;
@@ -36,6 +36,8 @@ pub struct Inner {
     pub accounts: Accounts,
     pub devices: Devices,
     pub sync: Sync,
+    /// Answers to requests with a transaction id.
+    pub txns: Txns,
     /// The client routes, for requests other processes hand on.
     clients: OnceLock<Arc<Table<App>>>,
 }
@@ -57,7 +59,7 @@ impl App {
         accounts.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), accounts.clone(), devices.clone());
         let store = cx.store.clone();
-        Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, clients: OnceLock::new() })))
+        Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() })))
     }
 
     /// Sets the routes that handed-on requests are dispatched to; once, at start.

@@ -10,6 +10,7 @@ mod directory;
 mod events;
 mod keys;
 mod login;
+mod membership;
 mod notifications;
 mod paging;
 mod presence;
@@ -18,7 +19,9 @@ mod receipts;
 mod register;
 mod reports;
 mod room_keys;
+mod rooms_create;
 mod rooms_events;
+mod rooms_send;
 mod rooms_state;
 mod send_to_device;
 mod sync;
@@ -41,13 +44,16 @@ pub fn routes() -> Vec<Route<App>> {
         events::routes(),
         keys::routes(),
         login::routes(),
+        membership::routes(),
         notifications::routes(),
         presence::routes(),
         receipts::routes(),
         register::routes(),
         reports::routes(),
         room_keys::routes(),
+        rooms_create::routes(),
         rooms_events::routes(),
+        rooms_send::routes(),
         rooms_state::routes(),
         send_to_device::routes(),
         sync::routes(),

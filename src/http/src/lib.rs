@@ -10,6 +10,7 @@ pub mod request;
 pub mod route;
 pub mod serve;
 pub mod table;
+pub mod txns;
 
 pub use dispatch::{Incoming, dispatch};
 pub use reply::{IntoReply, Json, Reply};
@@ -17,3 +18,4 @@ pub use request::Rq;
 pub use route::{Access, App, On, Rate, Resource, Route, route};
 pub use serve::{BodyLimit, Serving, bind_tcp, bind_unix};
 pub use table::Table;
+pub use txns::Txns;

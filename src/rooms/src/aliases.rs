@@ -158,6 +158,40 @@ impl Rooms {
         }
     }
 
+    /// An `m.room.canonical_alias` may name only aliases that point to the room; what it named before may stay.
+    pub async fn check_canonical_alias(&self, room_id: &RoomId, content: &Map<String, Value>) -> Result<()> {
+        let old = self.current_event(room_id, "m.room.canonical_alias", "").await?;
+        let old: Map<String, Value> = old.and_then(|e| e.content_as().ok()).unwrap_or_default();
+        match content.get("alias") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(alias)) if alias.is_empty() || old.get("alias") == Some(&Value::from(alias.as_str())) => {}
+            Some(Value::String(alias)) => self.check_points_to(alias, room_id).await?,
+            Some(_) => return Err(Error::invalid_param("The alias must be of type string.")),
+        }
+        let none = Vec::new();
+        let others = match content.get("alt_aliases") {
+            None => &none,
+            Some(Value::Array(others)) => others,
+            Some(_) => return Err(Error::invalid_param("The alt_aliases property must be a list.")),
+        };
+        let before = old.get("alt_aliases").and_then(Value::as_array).unwrap_or(&none);
+        for alias in others.iter().filter(|a| !before.contains(a)) {
+            let alias = alias.as_str().ok_or_else(|| Error::invalid_param("Each alt_alias must be of type string."))?;
+            self.check_points_to(alias, room_id).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_points_to(&self, alias: &str, room_id: &RoomId) -> Result<()> {
+        let alias = OwnedRoomAliasId::try_from(alias)
+            .map_err(|_| Error::invalid_param(format!("Not a room alias: {alias:?}")))?;
+        match self.resolve_alias(&alias).await {
+            Ok((target, _)) if target == *room_id => Ok(()),
+            Err(e) if e.errcode() != Some("M_NOT_FOUND") => Err(e),
+            _ => Err(Error::client(400, "M_BAD_ALIAS", format!("Room alias {alias} does not point to the room"))),
+        }
+    }
+
     /// Aliases of a room, for those who may look into it.
     pub async fn aliases_for(&self, who: &Requester, room_id: &RoomId) -> Result<Vec<String>> {
         if !self.is_server_admin(who).await? {

@@ -1,0 +1,156 @@
+//! Joining, inviting, leaving, kicking, banning, knocking, forgetting.
+
+use accounts::RateLimiter;
+use app::App;
+use http::reply::IntoReply;
+use http::route::Rate;
+use http::{On, Reply, Route, Rq, route};
+use rooms::Sent;
+use rooms::membership::{Action, Change};
+use ruma::RoomId;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use types::{Error, OwnedRoomId, OwnedUserId, Requester, Result};
+
+/// Routes of this chapter. A room alias in place of `room_id` only makes the request come by another process.
+pub fn routes() -> Vec<Route<App>> {
+    let r = |method, name, path| route(method, name, path).on(On::RoomShard).limit(Rate::Message);
+    let (join, change) = ("JoinRoomAliasServlet", "RoomMembershipRestServlet");
+    let f = |method, path| route(method, "RoomForgetRestServlet", path);
+    vec![
+        r("POST", join, "/_matrix/client/(api/v1|r0|v3|unstable)/join/{room_id}").guest(join_room),
+        r("PUT", join, "/_matrix/client/(api/v1|r0|v3|unstable)/join/{room_id}/{txn_id}").guest(join_room_once),
+        r("POST", change, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)").guest(act),
+        r("PUT", change, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)/{txn_id}")
+            .guest(act_once),
+        r("POST", "KnockRoomAliasServlet", "/_matrix/client/(r0|v3|unstable)/knock/{room_id}").user(knock),
+        f("POST", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/forget").user(forget),
+        f("PUT", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/forget/{txn_id}").user(forget),
+    ]
+}
+
+/// Changes a membership within the rate limits. None: a shadow-banned user's invite, which goes nowhere.
+pub async fn change(app: &App, who: &Requester, room_id: &RoomId, change: Change) -> Result<Option<Sent>> {
+    let (action, target) = (change.action, change.target.clone());
+    let counts_as_join = action == Action::Join && !app.rooms.is_joined(&who.user_id, room_id).await?;
+    if counts_as_join {
+        app.accounts.limit_user(&app.accounts.limits().joins_local, who).await?;
+        limit_key(app, who, &app.accounts.limits().joins_per_room, room_id.as_str()).await?;
+    }
+    if action == Action::Invite {
+        let limits = app.accounts.limits();
+        limit_key(app, who, &limits.invites_per_room, room_id.as_str()).await?;
+        limit_key(app, who, &limits.invites_per_user, target.as_str()).await?;
+        app.accounts.limit_user(&limits.invites_per_issuer, who).await?;
+        if who.shadow_banned {
+            tokio::time::sleep(Duration::from_secs(rand::random_range(1..=10))).await;
+            return Ok(None);
+        }
+    }
+    app.rooms.change_membership(who, room_id, change).await.map(Some)
+}
+
+/// Counts an action against a limit that is not the requester's own.
+async fn limit_key(app: &App, who: &Requester, limiter: &RateLimiter, key: &str) -> Result<()> {
+    if app.accounts.is_unlimited(who).await? {
+        return Ok(());
+    }
+    limiter.check(key, app.cx.now_ms())
+}
+
+fn body(rq: &Rq) -> Result<Map<String, Value>> {
+    match rq.json_or_empty::<Value>()? {
+        Value::Object(body) => Ok(body),
+        _ => Err(Error::bad_json("Content must be a JSON object.")),
+    }
+}
+
+async fn join_room(app: App, who: Requester, rq: Rq) -> Result<Reply> {
+    let mut content = body(&rq)?;
+    content.remove("third_party_signed");
+    let room_id = app.rooms.resolve_room(rq.arg("room_id")?).await?;
+    let wanted = Change::new(who.user_id.clone(), Action::Join).content(content);
+    change(&app, &who, &room_id, wanted).await?;
+    json!({"room_id": room_id}).into_reply()
+}
+
+async fn join_room_once(app: App, who: Requester, rq: Rq) -> Result<Reply> {
+    let run = join_room(app.clone(), who.clone(), rq.clone());
+    app.txns.once(&who, &rq, run).await
+}
+
+async fn knock(app: App, who: Requester, rq: Rq) -> Result<Value> {
+    let reason = reason(&body(&rq)?);
+    let room_id = app.rooms.resolve_room(rq.arg("room_id")?).await?;
+    change(&app, &who, &room_id, Change::new(who.user_id.clone(), Action::Knock).content(reason)).await?;
+    Ok(json!({"room_id": room_id}))
+}
+
+/// The part of a body that goes into the event.
+fn reason(body: &Map<String, Value>) -> Map<String, Value> {
+    body.iter().filter(|(k, _)| *k == "reason").map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// The action a path ends in (before a transaction id).
+fn action(path: &str) -> Option<Action> {
+    let mut segments = path.split('/').skip_while(|s| *s != "rooms").skip(2);
+    segments.next().and_then(Action::named)
+}
+
+async fn act(app: App, who: Requester, rq: Rq) -> Result<Reply> {
+    let action = action(&rq.path).ok_or_else(|| Error::unrecognized("Unrecognized request"))?;
+    if who.is_guest && !matches!(action, Action::Join | Action::Leave) {
+        return Err(Error::forbidden("Guest access not allowed"));
+    }
+    let body = body(&rq)?;
+    if action == Action::Invite && ["medium", "address"].iter().all(|k| body.contains_key(*k)) {
+        return Err(refuse_3pid(&body));
+    }
+    let target = match action {
+        Action::Invite | Action::Ban | Action::Unban | Action::Kick => target(&body)?,
+        _ => who.user_id.clone(),
+    };
+    let room_id: OwnedRoomId = rq.room_id()?;
+    let wanted = Change::new(target, action).content(reason(&body));
+    change(&app, &who, &room_id, wanted).await?;
+    match action {
+        Action::Join => json!({"room_id": room_id}).into_reply(),
+        _ => Ok(Reply::empty()),
+    }
+}
+
+async fn act_once(app: App, who: Requester, rq: Rq) -> Result<Reply> {
+    let run = act(app.clone(), who.clone(), rq.clone());
+    app.txns.once(&who, &rq, run).await
+}
+
+/// Invites by address need an identity server, which this server does not talk to.
+fn refuse_3pid(body: &Map<String, Value>) -> Error {
+    if !["id_server", "id_access_token"].iter().all(|k| body.contains_key(*k)) {
+        return Error::missing_param("`id_server` and `id_access_token` are required when doing 3pid invite");
+    }
+    Error::client(403, "M_UNKNOWN", "Looking up third-party identifiers is denied from this server")
+}
+
+fn target(body: &Map<String, Value>) -> Result<OwnedUserId> {
+    let id = body.get("user_id").ok_or_else(|| Error::missing_param("Params missing: ['user_id']"))?;
+    let id = id.as_str().ok_or_else(|| Error::bad_json("user_id: must be a string"))?;
+    OwnedUserId::try_from(id).map_err(|_| Error::invalid_param(format!("user_id: not a user id: {id:?}")))
+}
+
+async fn forget(app: App, who: Requester, rq: Rq) -> Result<()> {
+    app.rooms.forget(&who.user_id, &rq.room_id()?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_action_is_read_from_any_version_of_the_path() {
+        assert_eq!(action("/_matrix/client/v3/rooms/!r:a/kick"), Some(Action::Kick));
+        assert_eq!(action("/_matrix/client/api/v1/rooms/!r:a/join/txn"), Some(Action::Join));
+        assert_eq!(action("/_matrix/client/v3/rooms/rooms/ban"), Some(Action::Ban));
+        assert_eq!(action("/_matrix/client/v3/rooms/!r:a/state"), None);
+    }
+}
