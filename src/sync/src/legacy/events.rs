@@ -4,7 +4,7 @@ use super::{in_room, presence_event};
 use crate::Sync;
 use crate::v2::live;
 use ::rooms::{Bundles, Look, Render, Visible};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,14 @@ impl Sync {
 
     async fn events_between(&self, rq: &StreamRequest, from: &StreamToken, rooms: &[String], peeking: bool) -> Result<Stream> {
         let user = rq.who.user_id.as_str();
-        let mut end = self.now();
+        let now = self.now();
+        let mut end = StreamToken {
+            room: now.room.clone(),
+            presence: now.presence,
+            receipts: now.receipts.clone(),
+            account_data: now.account_data,
+            ..from.clone()
+        };
         let mut chunk: Vec<Value> = Vec::new();
         let (events, upto) = self.room_events(rq, from, &end, rooms).await?;
         end.room = upto;
@@ -83,6 +90,9 @@ impl Sync {
         let ids: Vec<&str> = rooms.iter().map(String::as_str).collect();
         let receipts = self.receipts_since(user, &ids, Some(&from.receipts), &end.receipts).await?;
         chunk.extend(receipts.into_iter().map(|(room, event)| in_room(event, &room)));
+        if !peeking {
+            chunk.extend(self.account_data_between(user, from.account_data).await?);
+        }
         chunk.extend(self.presence_between(user, from, &end, rooms, &joins).await?);
         Ok(Stream { chunk, start: from.clone(), end })
     }
@@ -117,6 +127,22 @@ impl Sync {
             return Ok((events, RoomToken::Live(MultiToken::at(last))));
         }
         Ok((events, RoomToken::Live(upto)))
+    }
+
+    /// Tags and account data that changed; those of rooms say which.
+    async fn account_data_between(&self, user: &str, since: i64) -> Result<Vec<Value>> {
+        let store = &self.cx.store;
+        let mut out = Vec::new();
+        for (room, tags) in store.tags_since(user, Some(since)).await? {
+            out.push(json!({"type": "m.tag", "content": {"tags": tags}, "room_id": room}));
+        }
+        for (kind, content) in store.global_account_data_since(user, Some(since)).await? {
+            out.push(json!({"type": kind, "content": content}));
+        }
+        for (room, data) in store.room_account_data_since(user, Some(since)).await? {
+            out.extend(data.into_iter().map(|(kind, content)| json!({"type": kind, "content": content, "room_id": room})));
+        }
+        Ok(out)
     }
 
     /// Presence that changed, and that of users who joined.
