@@ -16,9 +16,6 @@ use std::process::ExitCode;
 
 use structopt::clap::ErrorKind;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let command = match cli::read() {
         Ok(command) => command,
