@@ -1,6 +1,7 @@
 //! Noting where users are seen, at most once in two minutes for each token and address.
 
 use crate::{Accounts, Credentials};
+use replication::{Command, UserIp};
 use slog::warn;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -66,6 +67,15 @@ impl Accounts {
         };
         if self.cx.duties.background_tasks || self.cx.config.redis.is_none() {
             self.cx.store.note_sighting(sighting);
+        } else {
+            self.cx.bus.send(Command::UserIp(UserIp {
+                user_id: sighting.user_id,
+                access_token: sighting.access_token,
+                ip: sighting.ip,
+                user_agent: sighting.user_agent,
+                device_id: sighting.device_id,
+                last_seen_ms: sighting.last_seen,
+            }));
         }
     }
 

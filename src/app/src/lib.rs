@@ -1,5 +1,6 @@
 //! The assembled application: what handlers get.
 
+mod bus;
 mod forward;
 mod hooks;
 mod system;
@@ -59,7 +60,9 @@ impl App {
         accounts.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), accounts.clone(), devices.clone());
         let store = cx.store.clone();
-        Ok(Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() })))
+        let app = Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() }));
+        app.join_bus();
+        Ok(app)
     }
 
     /// Sets the routes that handed-on requests are dispatched to; once, at start.

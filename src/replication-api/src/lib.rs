@@ -4,7 +4,9 @@
 
 mod devices;
 mod endpoint;
+mod presence;
 mod pushers;
+mod rooms;
 mod sessions;
 mod streams;
 
@@ -13,6 +15,6 @@ use http::Route;
 
 /// Every replication route.
 pub fn routes() -> Vec<Route<App>> {
-    let nouns = [devices::routes(), pushers::routes(), sessions::routes(), streams::routes()];
+    let nouns = [devices::routes(), presence::routes(), pushers::routes(), rooms::routes(), sessions::routes(), streams::routes()];
     nouns.into_iter().flatten().collect()
 }

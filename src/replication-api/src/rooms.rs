@@ -1,0 +1,22 @@
+//! Events of rooms that this process writes.
+
+use crate::endpoint::{Object, post_once};
+use app::App;
+use http::{Route, Rq};
+use types::Result;
+
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        post_once("PlexusSendEvents", "/_synapse/replication/plexus_send_events/{room_id}/{txn_id}", send),
+        post_once("PlexusCreateRoom", "/_synapse/replication/plexus_create_room/{txn_id}", create),
+    ]
+}
+
+/// Between Plexus processes: the events are made here.
+async fn send(app: App, rq: Rq, body: Object) -> Result<Object> {
+    app.rooms.serve_send(&rq.room_id()?, body).await
+}
+
+async fn create(app: App, _: Rq, body: Object) -> Result<Object> {
+    app.rooms.serve_create(body).await
+}
