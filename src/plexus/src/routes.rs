@@ -103,3 +103,22 @@ fn nginx(file: Option<&Path>) -> Result<String, String> {
     let block = rendered.into_iter().find(|f| f.path == Path::new("nginx/plexus.conf"));
     block.map(|f| f.text).ok_or_else(|| "nothing was rendered".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_unambiguous_and_every_route_is_shown() {
+        let routes = process::routes();
+        let count = routes.len();
+        assert!(markdown(&routes).lines().count() == count + 2);
+        let shown: serde_json::Value = serde_json::from_str(&json(&routes)).expect("JSON");
+        assert_eq!(shown.as_array().map(Vec::len), Some(count));
+        if let Err(e) = http::Table::new(routes) {
+            panic!("{e}");
+        }
+        let nginx = nginx(None).expect("nginx");
+        assert!(nginx.contains("plexus_upstream"));
+    }
+}
