@@ -327,6 +327,11 @@ impl ClusterFile {
         Ok(file)
     }
 
+    /// Folder of everything that is kept; `folder` is that of the file.
+    pub fn data_dir_in(&self, folder: &Path) -> PathBuf {
+        self.data_dir.as_ref().map_or_else(|| folder.to_owned(), |dir| folder.join(dir))
+    }
+
     /// Processes of a role.
     pub fn count(&self, role: Role) -> u16 {
         self.workers.get(&role).copied().unwrap_or_else(|| self.preset.count(role))
@@ -339,7 +344,7 @@ pub const PORTS: u16 = 10 + 40 * (Role::ALL.len() as u16 + 1);
 impl Plan {
     /// Decides where everything is. `folder` is that of `cluster.toml`, `program` the binary that will run.
     pub fn new(file: ClusterFile, folder: &Path, program: &Path) -> Result<Self, String> {
-        let data_dir = folder.join(file.data_dir.as_deref().unwrap_or_else(|| Path::new("")));
+        let data_dir = file.data_dir_in(folder);
         let mut plan = Plan {
             config_dir: data_dir.join("config"),
             program: program.to_owned(),

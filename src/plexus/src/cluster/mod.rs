@@ -127,8 +127,7 @@ fn plan_for(file: &Path, base_port: Option<u16>, program: Option<&Path>) -> Resu
     let mut cluster = ClusterFile::parse(&text).map_err(|e| format!("{}: {e}", file.display()))?;
     let file = std::path::absolute(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let folder = file.parent().unwrap_or_else(|| Path::new("/"));
-    let data_dir = folder.join(cluster.data_dir.as_deref().unwrap_or_else(|| Path::new("")));
-    if let Some(port) = base_port.or_else(|| state::chosen_port(&data_dir)) {
+    if let Some(port) = base_port.or_else(|| state::chosen_port(&cluster.data_dir_in(folder))) {
         cluster.base_port = port;
     }
     let own = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
