@@ -15,7 +15,7 @@ pub fn routes() -> Vec<Route<App>> {
     vec![
         route("GET", "LoginRestServlet", LOGIN).open(flows),
         route("POST", "LoginRestServlet", LOGIN).open(login),
-        route("POST", "LoginTokenRequestServlet", "/_matrix/client/(v1|unstable)/login/get_token").user(get_token),
+        route("POST", "LoginTokenRequestServlet", "/_matrix/client/v1/login/get_token").user(get_token),
         route("POST", "RefreshTokenServlet", "/_matrix/client/(r0|v3|unstable)/refresh").on(On::Main).open(refresh),
         route("POST", "LogoutRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/logout")
             .on(On::Main)

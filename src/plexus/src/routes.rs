@@ -107,6 +107,57 @@ fn nginx(file: Option<&Path>) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::table::expand;
+    use regex::Regex;
+
+    /// Every (method, path regex) of Synapse 1.163.2, dumped from its own route tables.
+    const SYNAPSE: &str = include_str!("../../../tests/data/endpoints.tsv");
+
+    fn synapse() -> Vec<(&'static str, Regex)> {
+        let rows = SYNAPSE.lines().skip(1).map(|line| {
+            let mut columns = line.split('\t');
+            let method = columns.next().unwrap();
+            let regex = columns.next().unwrap();
+            let anchored = if regex.starts_with('^') { regex.to_owned() } else { format!("^{regex}") };
+            (method, Regex::new(&anchored).unwrap())
+        });
+        rows.collect()
+    }
+
+    /// Ours alone: talk between Plexus processes.
+    fn is_ours(path: &str) -> bool {
+        path.starts_with("/_synapse/replication/plexus_")
+    }
+
+    /// A path of the route with something plausible for every parameter.
+    fn example(path: &str) -> String {
+        path.split('/')
+            .map(|part| match part {
+                "{scope}" => "global",
+                "{kind}" => "room",
+                "{attr}" => "enabled",
+                p if p.starts_with('{') => "x",
+                p => p,
+            })
+            .collect::<Vec<_>>()
+            .join("/")
+    }
+
+    #[test]
+    fn every_route_is_one_of_synapses() {
+        let synapse = synapse();
+        let mut strange = Vec::new();
+        for route in process::routes().iter().filter(|r| !is_ours(r.path)) {
+            for path in expand(route.path) {
+                let example = example(&path);
+                let method = route.method.as_str();
+                if !synapse.iter().any(|(m, regex)| *m == method && regex.is_match(&example)) {
+                    strange.push(format!("{method} {path}"));
+                }
+            }
+        }
+        assert!(strange.is_empty(), "Synapse has no such routes:\n{}", strange.join("\n"));
+    }
 
     #[test]
     fn the_table_is_unambiguous_and_every_route_is_shown() {
