@@ -1,6 +1,6 @@
 //! Reading events: `event_json`, `events`, `rejections`, `redactions`.
 
-use crate::{Params, Row, Store};
+use crate::{Params, Store};
 use ruma::canonical_json::redact_content_in_place;
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, RoomVersionId};
 use serde_json::value::RawValue;
@@ -153,26 +153,4 @@ fn prune(event: &mut Pdu) -> Result<()> {
         event.redacts = None;
     }
     Ok(())
-}
-
-impl Store {
-    /// What every process must drop when a row arrives (or was written here): the one list.
-    pub(crate) fn obey(&self, row: &Row) {
-        self.room_caches.obey(row);
-        self.writer_caches.obey(row);
-        match row {
-            Row::Cache { name, keys, .. } => self.obey_cache_row(name, keys.as_deref()),
-            Row::Event(e) => {
-                if let Some(redacted) = &e.redacts {
-                    self.forget_event(redacted);
-                }
-            }
-            Row::Backfill { redacts: Some(redacted), .. } => self.forget_event(redacted),
-            _ => {}
-        }
-    }
-
-    fn obey_cache_row(&self, name: &str, keys: Option<&[String]>) {
-        self.registry.forget(name, keys);
-    }
 }

@@ -21,6 +21,7 @@ mod ignored;
 pub mod key_backup;
 pub mod locks;
 pub mod memberships;
+mod obey;
 pub mod pages;
 mod relation_checks;
 pub mod relations;
@@ -129,7 +130,6 @@ impl Store {
         store.streams.set_forgets(Box::new(move |id, row| {
             if let Some(store) = weak.upgrade() {
                 store.changed.note(id, row);
-                store.sync.obey(row);
                 store.obey(row);
             }
         }));
