@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use config::plan::Plan;
 
 use super::processes::Managed;
+use super::state::Pid;
 use super::{Failed, io};
 
 /// How to run PostgreSQL's programs.
@@ -137,15 +138,35 @@ impl Postgres {
         Ok(())
     }
 
-    /// After a crash of the host the pid file names a process that is none of PostgreSQL's, which then won't start.
+    /// After a kill or a crash of the host the pid file names a process that has ended or is none of PostgreSQL's,
+    /// and PostgreSQL won't start. The file also guards against backends that outlive their server, so it only goes
+    /// once there are none.
     fn remove_stale_pid(&self) {
         let path = self.data.join("postmaster.pid");
-        let Ok(text) = std::fs::read_to_string(&path) else { return };
-        let pid = text.lines().next().unwrap_or_default().trim();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok()).unwrap_or_default();
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() != "postgres" {
-            let _ = std::fs::remove_file(&path);
+        if name.trim() == "postgres" && Pid::of(pid).is_some() {
+            return;
         }
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.backends_left() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if !self.backends_left() {
+            // The socket's lock names the same process.
+            let socket = self.socket_dir.join(format!(".s.PGSQL.{}", self.port));
+            for file in [path, socket.with_extension(format!("{}.lock", self.port)), socket] {
+                let _ = std::fs::remove_file(file);
+            }
+        }
+    }
+
+    /// Whether a process works in the data folder, as all of PostgreSQL's do.
+    fn backends_left(&self) -> bool {
+        let Ok(data) = self.data.canonicalize() else { return false };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes.map(|entry| entry.path().join("cwd")).any(|cwd| std::fs::read_link(cwd).is_ok_and(|folder| folder == data))
     }
 
     /// A server of an earlier run that still runs on this data.
