@@ -33,6 +33,7 @@ const CACHES: &[&str] = &[
     "get_account_data_for_room",
     "get_push_rules_for_user",
     "get_subscription_for_thread",
+    "ignored_users",
 ];
 
 impl Store {
