@@ -35,6 +35,8 @@ impl Accounts {
         self.drop_pushers(user_id.as_str(), &pushers).await?;
         store.deactivate_user(user_id.as_str(), erase).await?;
         info!(self.cx.log, "account deactivated"; "user" => %user_id, "erase" => erase);
+        self.reject_invites(user_id).await;
+        self.ask_to_part(user_id).await;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Who somebody is: tokens, logins, registration, passwords, interactive authentication, profiles.
 
+mod account_data;
 mod authenticate;
 mod blocking;
 mod change;
@@ -7,7 +8,9 @@ mod login;
 mod logout;
 mod macaroon;
 mod nonces;
+mod parting;
 mod password;
+mod profile;
 pub mod ratelimit;
 mod refresh;
 mod register;
@@ -20,6 +23,7 @@ pub use authenticate::{Allow, Credentials};
 pub use login::{Login, canonical_email};
 pub use macaroon::verify_delete_pusher;
 pub use password::check_policy;
+pub use profile::check_field_name;
 pub use ratelimit::{Limits, RateLimiter};
 pub use register::{Flows, Registration};
 pub use session::{NewSession, Session, check_device_name};
@@ -31,6 +35,7 @@ use replication::Cx;
 use rooms::Rooms;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use types::{Error, Requester, Result};
@@ -51,6 +56,9 @@ struct Inner {
     seen: sightings::LastSeen,
     auto_join: OnceLock<AutoJoin>,
     nonces: nonces::Nonces,
+    telling: profile::Telling,
+    /// Somebody is at work leaving rooms for deactivated users.
+    parting: AtomicBool,
 }
 
 /// Joins a new account to the configured rooms; failures are its own to log.
@@ -65,6 +73,8 @@ impl Accounts {
             seen: sightings::LastSeen::new(),
             auto_join: OnceLock::new(),
             nonces: nonces::Nonces::new(),
+            telling: profile::Telling::default(),
+            parting: AtomicBool::new(false),
         };
         Self { cx, rooms, devices, inner: Arc::new(inner) }
     }

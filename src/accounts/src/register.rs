@@ -149,6 +149,7 @@ impl Accounts {
                 let user_type = new.user_type.clone().or_else(|| self.cx.config.registration.default_user_type.clone());
                 let row = NewUser { displayname, user_type, ..self.row(&user_id, &new) };
                 self.cx.store.register_user(&row).await?;
+                self.show_in_directory(&user_id).await?;
                 user_id
             }
             None => self.register_number(&new).await?,

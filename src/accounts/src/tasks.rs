@@ -14,6 +14,9 @@ impl Accounts {
             tokio::spawn(self.clone().write_sightings());
             tokio::spawn(self.clone().expire());
         }
+        if self.cx.duties.is_main {
+            self.part_deactivated();
+        }
     }
 
     /// Deletes sessions of interactive authentication and login tokens that nobody finished. Never returns.

@@ -1,6 +1,7 @@
 //! The Client-Server API: one file a chapter of the spec, each with its handlers and its route lines.
 
 mod account;
+mod account_data;
 mod admin_register;
 mod aliases;
 mod capabilities;
@@ -8,13 +9,18 @@ mod dehydrated;
 mod devices;
 mod directory;
 mod events;
+mod filter;
 mod keys;
 mod login;
 mod membership;
 mod notifications;
+mod openid;
 mod paging;
 mod presence;
+mod profile;
 pub mod proof;
+mod push_rules;
+mod pushers;
 mod receipts;
 mod register;
 mod reports;
@@ -25,7 +31,10 @@ mod rooms_send;
 mod rooms_state;
 mod send_to_device;
 mod sync;
+mod tags;
 mod typing;
+mod user_directory;
+mod voip;
 mod well_known;
 
 use app::App;
@@ -35,6 +44,7 @@ use http::Route;
 pub fn routes() -> Vec<Route<App>> {
     let chapters: Vec<Vec<Route<App>>> = vec![
         account::routes(),
+        account_data::routes(),
         admin_register::routes(),
         aliases::routes(),
         capabilities::routes(),
@@ -42,11 +52,16 @@ pub fn routes() -> Vec<Route<App>> {
         devices::routes(),
         directory::routes(),
         events::routes(),
+        filter::routes(),
         keys::routes(),
         login::routes(),
         membership::routes(),
         notifications::routes(),
+        openid::routes(),
         presence::routes(),
+        profile::routes(),
+        push_rules::routes(),
+        pushers::routes(),
         receipts::routes(),
         register::routes(),
         reports::routes(),
@@ -57,7 +72,10 @@ pub fn routes() -> Vec<Route<App>> {
         rooms_state::routes(),
         send_to_device::routes(),
         sync::routes(),
+        tags::routes(),
         typing::routes(),
+        user_directory::routes(),
+        voip::routes(),
         well_known::routes(),
     ];
     chapters.into_iter().flatten().collect()

@@ -11,8 +11,6 @@ pub(crate) struct AccountCaches {
     pub tokens: Cache<String, Arc<AccessToken>>,
     pub token_ids: TokenIds,
     pub limits: Cache<String, Option<(i64, i64)>>,
-    /// (user, filter id) → filter.
-    pub filters: Cache<(String, String), Arc<serde_json::Value>>,
     pub rule_ids: crate::push_rules::RuleIds,
     pub sightings: crate::user_ips::Pending,
 }
@@ -25,7 +23,6 @@ impl AccountCaches {
             tokens: registry.cache("get_user_by_access_token", sized(20_000)),
             token_ids: TokenIds::default(),
             limits: registry.cache("get_ratelimit_for_user", sized(10_000)),
-            filters: registry.cache("get_user_filter", sized(5_000)),
             rule_ids: Default::default(),
             sightings: Default::default(),
         }

@@ -106,7 +106,7 @@ fn client_rules(
 
 impl Sync {
     /// Content of `m.push_rules`.
-    pub(crate) async fn push_rules(&self, user_id: &OwnedUserId) -> Result<Value> {
+    pub async fn push_rules(&self, user_id: &OwnedUserId) -> Result<Value> {
         let (stored, enabled) = self.cx.store.stored_push_rules(user_id.as_str()).await?;
         let experimental = &self.cx.config.experimental;
         Ok(client_rules(user_id, &stored, &enabled, |feature| experimental.on(feature)))
