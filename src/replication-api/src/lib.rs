@@ -15,6 +15,13 @@ use http::Route;
 
 /// Every replication route.
 pub fn routes() -> Vec<Route<App>> {
-    let nouns = [devices::routes(), presence::routes(), pushers::routes(), rooms::routes(), sessions::routes(), streams::routes()];
+    let nouns = [
+        devices::routes(),
+        presence::routes(),
+        pushers::routes(),
+        rooms::routes(),
+        sessions::routes(),
+        streams::routes(),
+    ];
     nouns.into_iter().flatten().collect()
 }

@@ -7,9 +7,15 @@ use types::Result;
 
 pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
+        post_once("ReplicationSendEventsRestServlet", "/_synapse/replication/send_events/{txn_id}", take),
         post_once("PlexusSendEvents", "/_synapse/replication/plexus_send_events/{room_id}/{txn_id}", send),
         post_once("PlexusCreateRoom", "/_synapse/replication/plexus_create_room/{txn_id}", create),
     ]
+}
+
+/// Events another process made.
+async fn take(app: App, _: Rq, body: Object) -> Result<Object> {
+    app.rooms.persist_prepared(body).await
 }
 
 /// Between Plexus processes: the events are made here.

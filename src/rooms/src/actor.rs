@@ -3,6 +3,7 @@
 use crate::committer::{Job, Slot};
 use crate::head::{Head, TxnKey, TxnSlot};
 use crate::make::{Made, Step};
+use crate::prepared::Prepared;
 use crate::{Rooms, Sent, Template};
 use ruma::{OwnedEventId, OwnedRoomId};
 use std::sync::Arc;
@@ -12,11 +13,18 @@ use store::persist::{NewRoomRow, RoomWrite};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use types::{Requester, Result};
 
-/// A request for events.
+/// A request to a room.
 pub(crate) struct Ask {
-    pub who: Requester,
-    pub templates: Vec<Template>,
+    pub what: What,
     pub reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// What is asked for.
+pub(crate) enum What {
+    /// Events to be made.
+    Make { who: Requester, templates: Vec<Template> },
+    /// Events made by another process, to be stored.
+    Take(Vec<Prepared>),
 }
 
 /// How a request ended.
@@ -145,25 +153,24 @@ impl Actor {
                 }
             },
         };
-        if head.events.len() > MANY_EVENTS || head.chains.is_large() {
+        let large = head.events.len() > MANY_EVENTS || head.chains.is_large();
+        if large || matches!(ask.what, What::Take(_)) {
+            // Events of others may need groups from the database: all of ours must be there.
             self.flight.wait_idle().await;
+        }
+        if large {
             head.shrink();
         }
-        let key = match &ask.templates[..] {
-            [t] => txn_key(&ask.who, t),
+        let key = match &ask.what {
+            What::Make { who, templates } if templates.len() == 1 => txn_key(who, &templates[0]),
             _ => None,
         };
         if let Some(key) = &key {
             match self.repeated(&mut head, key).await {
                 Ok(None) => {}
-                Ok(Some(answer)) => {
+                known => {
                     self.head = Some(head);
-                    let _ = ask.reply.send(Ok(answer));
-                    return;
-                }
-                Err(e) => {
-                    self.head = Some(head);
-                    let _ = ask.reply.send(Err(e));
+                    let _ = ask.reply.send(known.map(|answer| answer.unwrap_or(Answer::Again)));
                     return;
                 }
             }
@@ -196,20 +203,19 @@ impl Actor {
 
     async fn make_all(&mut self, mut head: Head, ask: Ask, key: Option<TxnKey>) -> Result<()> {
         let mut parts = Parts::default();
-        for template in &ask.templates {
-            match self.rooms.make(&mut head, &ask.who, template).await {
-                Ok(step) => parts.add(step),
-                Err(e) => {
-                    if parts.is_empty() {
-                        self.head = Some(head);
-                    } else {
-                        // The head is ahead of what will be written: start again from the database.
-                        self.flight.wait_idle().await;
-                    }
-                    let _ = ask.reply.send(Err(e));
-                    return Ok(());
-                }
+        let done = match &ask.what {
+            What::Make { who, templates } => self.make_each(&mut head, who, templates, &mut parts).await,
+            What::Take(prepared) => self.take_each(&mut head, prepared, &mut parts).await,
+        };
+        if let Err(e) = done {
+            if parts.is_empty() && head.is_intact() {
+                self.head = Some(head);
+            } else {
+                // The head is ahead of what will be written: start again from the database.
+                self.flight.wait_idle().await;
             }
+            let _ = ask.reply.send(Err(e));
+            return Ok(());
         }
         let txn = key.map(|key| {
             let (tx, rx) = watch::channel(None);
@@ -221,6 +227,22 @@ impl Actor {
         self.flight.took_off();
         let job = Job { write, slots, flight: self.flight.clone(), reply: ask.reply, txn };
         self.rooms.writing.committer.submit(job).await
+    }
+}
+
+impl Actor {
+    async fn make_each(&self, head: &mut Head, who: &Requester, templates: &[Template], parts: &mut Parts) -> Result<()> {
+        for template in templates {
+            parts.add(self.rooms.make(head, who, template).await?);
+        }
+        Ok(())
+    }
+
+    async fn take_each(&self, head: &mut Head, prepared: &[Prepared], parts: &mut Parts) -> Result<()> {
+        for event in prepared {
+            parts.add(self.rooms.take_prepared(head, event).await?);
+        }
+        Ok(())
     }
 }
 

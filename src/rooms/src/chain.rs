@@ -25,6 +25,17 @@ pub(crate) enum Placed {
     No,
 }
 
+impl Placed {
+    /// The place, and whether it is to be found later.
+    pub fn parts(self) -> (Option<ChainPlace>, bool) {
+        match self {
+            Placed::At(place) => (Some(place), false),
+            Placed::Later => (None, true),
+            Placed::No => (None, false),
+        }
+    }
+}
+
 /// Beyond this many entries the maps start afresh once everything is committed.
 const MANY: usize = 4_000;
 

@@ -6,6 +6,7 @@ use crate::head::Head;
 use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
 use rules::build::rules_of;
+use ruma::{RoomVersionId, UserId};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::persist::NewRoomRow;
@@ -19,25 +20,14 @@ impl Rooms {
     /// Makes a room. The first event must be `m.room.create`; version and creator are filled in where the
     /// room version wants them. Answers with all events in order.
     pub async fn create(&self, who: &Requester, new: NewRoom) -> Result<Vec<Sent>> {
-        let rules = rules_of(&new.version)?;
         if !self.cx.duties.writes(StreamGroup::Events) {
             return self.create_elsewhere(who, new).await;
         }
+        let rules = rules_of(&new.version)?;
         let hashed = rules.authorization.room_create_event_id_as_room_id;
         let mut templates = new.events;
-        let first = templates.first_mut().filter(|t| t.kind == "m.room.create" && t.state_key.as_deref() == Some(""));
-        let create = first.ok_or_else(|| Error::internal("a room must begin with its create event"))?;
-        let mut content: Map<String, Value> = serde_json::from_str(create.content.get())?;
-        content.insert("room_version".into(), new.version.as_str().into());
-        if rules.authorization.use_room_create_sender {
-            content.remove("creator");
-        } else {
-            content.insert("creator".into(), new.creator.as_str().into());
-        }
-        create.content = raw(&content)?;
-        let mut head = self.new_head(&new.version, rules, hashed, who, &mut templates).await?;
-        let mut parts = std::mem::take(&mut head.1);
-        let mut head = head.0;
+        complete_create(&mut templates, &new.version, &new.creator)?;
+        let (mut head, mut parts) = self.new_head(&new.version, rules, hashed, who, &templates).await?;
         for template in templates.iter().skip(1) {
             parts.add(self.make(&mut head, who, template).await?);
         }
@@ -61,11 +51,11 @@ impl Rooms {
     /// The head of a room that falls to this process, with its create event made.
     async fn new_head(
         &self,
-        version: &ruma::RoomVersionId,
+        version: &RoomVersionId,
         rules: ruma::room_version_rules::RoomVersionRules,
         hashed: bool,
         who: &Requester,
-        templates: &mut [Template],
+        templates: &[Template],
     ) -> Result<(Head, Parts)> {
         let server = self.writing.signer.server_name.as_str();
         for attempt in 0..TRIES {
@@ -88,4 +78,19 @@ impl Rooms {
         }
         Err(Error::unavailable("This process writes no rooms"))
     }
+}
+
+/// Puts version and creator into the create event as the room version wants them.
+pub(crate) fn complete_create(templates: &mut [Template], version: &RoomVersionId, creator: &UserId) -> Result<()> {
+    let first = templates.first_mut().filter(|t| t.kind == "m.room.create" && t.state_key.as_deref() == Some(""));
+    let create = first.ok_or_else(|| Error::internal("a room must begin with its create event"))?;
+    let mut content: Map<String, Value> = serde_json::from_str(create.content.get())?;
+    content.insert("room_version".into(), version.as_str().into());
+    if rules_of(version)?.authorization.use_room_create_sender {
+        content.remove("creator");
+    } else {
+        content.insert("creator".into(), creator.as_str().into());
+    }
+    create.content = raw(&content)?;
+    Ok(())
 }

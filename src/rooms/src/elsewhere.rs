@@ -40,7 +40,7 @@ impl Rooms {
     pub(crate) async fn send_elsewhere(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
         let owner = self.cx.owner(StreamGroup::Events, room_id.as_str());
         if !self.cx.peers.is_plexus(owner).await {
-            return Err(Error::unavailable(format!("{owner}, which writes the room, does not take events from here")));
+            return self.send_through_synapse(owner, who, room_id, &templates).await;
         }
         let body = payload(&SendBody { requester: who.clone(), templates })?;
         let answer = self.cx.peers.call(owner, SEND, &[room_id.as_str()], true, body).await?;
@@ -58,7 +58,7 @@ impl Rooms {
                 return Ok(serde_json::from_value::<SentBody>(answer)?.sent);
             }
         }
-        Err(Error::unavailable("No process that writes rooms can be reached"))
+        self.create_through_synapse(who, room).await
     }
 
     /// Serves [`SEND`] in the owner.

@@ -119,6 +119,8 @@ pub(crate) struct Head {
     /// Groups and changes that came up on loading, to be written with the next event.
     pub pending_groups: Vec<NewGroup>,
     pub pending_delta: Vec<StateChange>,
+    /// A change was begun and not finished: the head is good for nothing.
+    pub torn: bool,
 }
 
 impl Head {
@@ -143,7 +145,13 @@ impl Head {
             abandoned: false,
             pending_groups: Vec::new(),
             pending_delta: Vec::new(),
+            torn: false,
         }
+    }
+
+    /// False after an error in the middle of a change.
+    pub fn is_intact(&self) -> bool {
+        !self.torn
     }
 
     /// Event id of a state entry.

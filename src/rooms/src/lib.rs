@@ -22,6 +22,7 @@ pub mod membership;
 pub mod new_room;
 mod notify;
 pub mod power;
+pub mod prepared;
 pub mod read;
 mod redaction;
 pub mod relate;
@@ -30,6 +31,7 @@ pub mod render;
 mod resolve;
 mod restricted;
 mod state;
+mod synapse;
 mod template;
 pub mod visibility;
 
@@ -39,7 +41,7 @@ pub use store::state_groups::StateMap;
 pub use template::{NewRoom, Sent, Template};
 pub use visibility::{Look, Visible};
 
-use actor::Ask;
+use actor::{Ask, What};
 use committer::Committer;
 use config::StreamGroup;
 use dashmap::DashMap;
@@ -113,10 +115,15 @@ impl Rooms {
         if !self.is_mine(room_id) {
             return self.send_elsewhere(who, room_id, templates).await;
         }
+        self.ask(room_id, || What::Make { who: who.clone(), templates: templates.clone() }).await
+    }
+
+    /// Asks the room's actor until it answers.
+    pub(crate) async fn ask(&self, room_id: &RoomId, what: impl Fn() -> What) -> Result<Vec<Sent>> {
         let mut attempt = 0;
         loop {
             let (reply, answer) = oneshot::channel();
-            self.dispatch(room_id, Ask { who: who.clone(), templates: templates.clone(), reply }).await?;
+            self.dispatch(room_id, Ask { what: what(), reply }).await?;
             attempt += 1;
             match answer.await {
                 Ok(Ok(actor::Answer::Sent(sent))) => return Ok(sent),

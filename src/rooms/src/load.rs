@@ -24,10 +24,14 @@ impl Rooms {
         let store = &self.cx.store;
         let (row, tips, members) =
             futures::try_join!(store.room_row(room_id), store.extremities(room_id), store.members_of(room_id))?;
-        let row = row.filter(|_| !tips.is_empty()).ok_or_else(|| Error::forbidden("Unknown room"))?;
+        let row = row.ok_or_else(|| Error::forbidden("Unknown room"))?;
         let rules = rules_of(&row.version)?;
         let server = self.writing.signer.server_name.as_str();
         let mut head = Head::empty(room_id.to_owned(), row.version, rules, server, row.has_auth_chain_index);
+        if tips.is_empty() {
+            // A room whose creation is under way elsewhere.
+            return Ok(head);
+        }
         let mut groups: Vec<i64> = tips.iter().filter_map(|t| t.state_group).collect();
         groups.sort_unstable();
         groups.dedup();

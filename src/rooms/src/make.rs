@@ -10,7 +10,7 @@ use rules::{AuthEvent, Built, Draft, Reference, relation, validate};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::persist::{NewEvent, NewGroup, StateChange};
-use store::state_groups::MAX_HOPS;
+use store::state_groups::{GroupState, MAX_HOPS};
 use types::{Error, EventFormat, InternalMetadata, Requester, Result};
 
 /// An event with what is stored along with it.
@@ -40,6 +40,9 @@ impl Rooms {
         let is_create = t.kind == "m.room.create" && t.state_key.as_deref() == Some("");
         if is_create && !head.tips.is_empty() {
             return Err(Error::forbidden("Changing the room create event is forbidden"));
+        }
+        if !is_create && head.tips.is_empty() {
+            return Err(Error::forbidden("Unknown room"));
         }
         let room_id = (!is_create).then_some(head.room_id.as_str());
         validate::new_event(&t.kind, t.state_key.as_deref(), &content, room_id, self.writing.signer.server_name.as_str())?;
@@ -106,12 +109,12 @@ impl Rooms {
                 _ => None,
             };
             if let Some(field) = field {
-                let stripped = self.stripped_state(head, t).await?;
+                let stripped = self.stripped_state(head, t.sender.as_str()).await?;
                 unsigned.insert(field.into(), stripped.into());
             }
         }
         if t.kind == "m.room.redaction" {
-            self.check_redaction(head, t).await?;
+            self.check_redaction(head, t.sender.as_str(), t.redacts.as_deref()).await?;
         }
         if content.contains_key("m.relates_to") {
             self.check_relation(head, t, content).await?;
@@ -120,9 +123,9 @@ impl Rooms {
     }
 
     /// What an invited or knocking user may know of the room.
-    async fn stripped_state(&self, head: &mut Head, t: &Template) -> Result<Vec<Value>> {
+    pub(crate) async fn stripped_state(&self, head: &mut Head, inviter: &str) -> Result<Vec<Value>> {
         let mut ids: Vec<OwnedEventId> = Vec::new();
-        let sender = ("m.room.member".to_owned(), Some(t.sender.to_string()));
+        let sender = ("m.room.member".to_owned(), Some(inviter.to_owned()));
         for (kind, key) in self.cx.config.rooms.prejoin_state.iter().chain(std::iter::once(&sender)) {
             match key {
                 Some(key) => ids.extend(head.state_id(kind, key).cloned()),
@@ -239,6 +242,8 @@ impl Rooms {
             let before = head.members.local.len();
             let prev = head.set_state(&pdu, key);
             groups.push(next_group(head, id, &pdu, key));
+            // Nobody can name the group before the commit, and it never changes.
+            store.remember_group(id, Arc::new(GroupState { state: head.state.clone(), hops: head.hops }));
             let change = StateChange {
                 kind: pdu.kind.clone(),
                 state_key: key.clone(),
@@ -254,11 +259,7 @@ impl Rooms {
         if let Some(hash) = reference.hash {
             head.hashes.insert(reference.id, hash);
         }
-        let (chain, chain_later) = match place {
-            Placed::At(place) => (Some(place), false),
-            Placed::Later => (None, true),
-            Placed::No => (None, false),
-        };
+        let (chain, chain_later) = place.parts();
         let event = NewEvent {
             json,
             state_group: Some(head.group),
@@ -266,6 +267,7 @@ impl Rooms {
             chain,
             chain_later,
             push,
+            staged: false,
             push_thread,
             relation: related.map(|r| (r.parent, r.rel_type, r.key)),
             pdu,

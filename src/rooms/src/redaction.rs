@@ -1,13 +1,14 @@
 //! Who may redact what, as far as this server's own users are concerned.
 
 use crate::head::Head;
-use crate::{Rooms, Template};
+use crate::Rooms;
+use ruma::EventId;
 use types::{Error, Result};
 
 impl Rooms {
     /// Checks the target and, for users without the power to redact, that it is their own event.
-    pub(crate) async fn check_redaction(&self, head: &mut Head, t: &Template) -> Result<()> {
-        let Some(target) = &t.redacts else {
+    pub(crate) async fn check_redaction(&self, head: &mut Head, sender: &str, target: Option<&EventId>) -> Result<()> {
+        let Some(target) = target else {
             return Err(Error::missing_param("redacts: the event to redact must be named"));
         };
         let event = match head.events.get(target) {
@@ -26,12 +27,12 @@ impl Rooms {
             }
         }
         let levels = head.levels();
-        if levels.of(t.sender.as_str()) >= levels.redact {
+        if levels.of(sender) >= levels.redact {
             return Ok(());
         }
         match event {
             None => Err(Error::not_found(format!("Could not find event {target}"))),
-            Some(event) if event.sender != t.sender => Err(Error::forbidden("You don't have permission to redact events")),
+            Some(event) if event.sender.as_str() != sender => Err(Error::forbidden("You don't have permission to redact events")),
             Some(_) => Ok(()),
         }
     }

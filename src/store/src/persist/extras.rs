@@ -43,6 +43,15 @@ const LABELS: &str = "INSERT INTO event_labels (event_id, label, room_id, topolo
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) ON CONFLICT DO NOTHING";
 const EXPIRY: &str = "INSERT INTO event_expiry (event_id, expiry_ts)
     SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
+const STAGED: &str = "WITH gone AS (
+        DELETE FROM event_push_actions_staging WHERE event_id = ANY($1)
+        RETURNING event_id, user_id, actions, notif, highlight, unread, thread_id
+    )
+    INSERT INTO event_push_actions (room_id, event_id, user_id, actions, stream_ordering, topological_ordering,
+        notif, highlight, unread, thread_id)
+    SELECT e.room_id, e.event_id, g.user_id, g.actions, e.stream_ordering, e.depth, g.notif, g.highlight, g.unread,
+        g.thread_id
+    FROM gone g JOIN events e USING (event_id) WHERE e.rejection_reason IS NULL";
 const CACHE_ROWS: &str = "INSERT INTO cache_invalidation_stream_by_instance
         (stream_id, instance_name, cache_func, keys, invalidation_ts)
     SELECT nextval('cache_invalidation_stream_seq'), $1, name, ARRAY(SELECT jsonb_array_elements_text(k::jsonb)), $4
@@ -51,7 +60,7 @@ const CACHE_ROWS: &str = "INSERT INTO cache_invalidation_stream_by_instance
 
 pub(super) const STATEMENTS: &[&str] = &[
     RELATIONS, THREADS, REDACTIONS, REDACT_PUSH, REDACT_RELATIONS, REDACT_THREADS, REJECTIONS, RETENTION, LABELS, EXPIRY,
-    CACHE_ROWS,
+    STAGED, CACHE_ROWS,
 ];
 
 const LABELS_KEY: &str = "org.matrix.labels";
@@ -65,6 +74,7 @@ fn is_redaction(e: &NewEvent) -> bool {
 fn has_extra(e: &NewEvent) -> bool {
     let content = e.pdu.content.get();
     e.relation.is_some()
+        || e.staged
         || e.pdu.rejected.is_some()
         || is_redaction(e)
         || e.pdu.kind == RETENTION_TYPE
@@ -83,6 +93,10 @@ pub(super) async fn run(store: &Store, conn: &Conn, writes: &[RoomWrite], now_ms
         return Ok(());
     }
     rejections(conn, &all, now_ms).await?;
+    let staged: Vec<&str> = all.iter().filter(|e| e.staged).map(|e| e.pdu.event_id.as_str()).collect();
+    if !staged.is_empty() {
+        conn.execute(STAGED, &[&staged]).await?;
+    }
     let accepted: Vec<&NewEvent> = all.into_iter().filter(|e| e.pdu.rejected.is_none()).collect();
     relations(conn, &accepted).await?;
     redactions(conn, &accepted, now_ms).await?;

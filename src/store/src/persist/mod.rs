@@ -1,6 +1,7 @@
 //! Writing events of many rooms in one transaction: one statement for what every event needs, and
 //! further ones only for what a batch happens to hold (state, relations, redactions …).
 
+mod ahead;
 mod extras;
 mod hot;
 mod state;
@@ -47,6 +48,8 @@ pub struct NewEvent {
     /// The place in the chain cover cannot be told yet.
     pub chain_later: bool,
     pub push: Vec<PushAction>,
+    /// The notifications are in `event_push_actions_staging`, where whoever made the event put them.
+    pub staged: bool,
     /// Thread the notifications belong to; `main` if none.
     pub push_thread: String,
     /// (parent, type, aggregation key).

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use types::json::strip_nul;
 use types::{Pdu, Result};
 
-const GROUPS: &str = "INSERT INTO state_groups (id, room_id, event_id)
+pub(super) const GROUPS: &str = "INSERT INTO state_groups (id, room_id, event_id)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[])";
-const GROUP_EDGES: &str = "INSERT INTO state_group_edges (state_group, prev_state_group)
+pub(super) const GROUP_EDGES: &str = "INSERT INTO state_group_edges (state_group, prev_state_group)
     SELECT * FROM unnest($1::bigint[], $2::bigint[])";
-const GROUP_ROWS: &str = "INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
+pub(super) const GROUP_ROWS: &str = "INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])";
 const STATE_EVENTS: &str = "INSERT INTO state_events (event_id, room_id, type, state_key)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])";
