@@ -36,4 +36,13 @@ impl Store {
         let is_on = |r: &tokio_postgres::Row| (r.get(0), r.get::<_, Option<i32>>(1).unwrap_or(1) != 0);
         Ok((rules, enabled.iter().map(is_on).collect()))
     }
+
+    /// Whether a user's push rules changed after a position.
+    pub async fn push_rules_changed(&self, user_id: &str, since: i64) -> Result<bool> {
+        if !self.changed.push_rules.since(user_id, since) {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM push_rules_stream WHERE user_id = $1 AND stream_id > $2 LIMIT 1";
+        Ok(self.db.query_opt(sql, &[&user_id, &since]).await?.is_some())
+    }
 }

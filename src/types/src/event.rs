@@ -259,7 +259,7 @@ impl Pdu {
             event_id: self.event_id.as_str(),
             origin_server_ts: self.origin_server_ts,
             redacts: self.redacts.as_deref().map(EventId::as_str),
-            room_id: format.with_room_id.then_some(self.room_id.as_str()),
+            room_id: (format.with_room_id || self.names_room()).then_some(self.room_id.as_str()),
             sender: self.sender.as_str(),
             state_key: self.state_key.as_deref(),
             kind: &self.kind,
@@ -267,6 +267,11 @@ impl Pdu {
             user_id: format.legacy.then_some(self.sender.as_str()),
             legacy,
         })
+    }
+
+    /// A v12 create event, whose room id follows from it: Synapse shows it even where events have none.
+    fn names_room(&self) -> bool {
+        self.kind == "m.room.create" && crate::EventFormat::of(&self.room_version) == crate::EventFormat::V4
     }
 
     /// Clients find a redaction's target in both places, wherever the room version keeps it.

@@ -23,9 +23,11 @@ impl Pass<'_> {
         let store = &self.sync.cx.store;
         let since = self.fresh_since();
         let mut data = store.global_account_data_since(self.user, since.map(|s| s.account_data)).await?;
-        let rules_changed = since.is_none_or(|s| {
-            s.push_rules < self.now.push_rules && store.changed.push_rules.since(self.user, s.push_rules)
-        });
+        let rules_changed = match since {
+            Some(s) if s.push_rules >= self.now.push_rules => false,
+            Some(s) => store.push_rules_changed(self.user, s.push_rules).await?,
+            None => true,
+        };
         if rules_changed {
             data.retain(|(kind, _)| kind != "m.push_rules");
             data.push(("m.push_rules".into(), self.sync.push_rules(&self.rq.who.user_id).await?));

@@ -25,8 +25,23 @@ impl Pass<'_> {
         }
         let picked = |e: Box<RawValue>| {
             let event: Value = serde_json::from_str(e.get())?;
-            types::json::raw(&only_fields(&event, fields))
+            types::json::raw(&pick(&event, fields))
         };
         rendered.into_iter().map(picked).collect()
     }
+}
+
+/// The wanted fields, and what is bundled with the event, reduced in the same way.
+fn pick(event: &Value, fields: &[String]) -> Value {
+    let mut picked = only_fields(event, fields);
+    if let Some(relations) = event.pointer("/unsigned/m.relations") {
+        let mut relations = relations.clone();
+        for path in ["/m.thread/latest_event", "/m.replace"] {
+            if let Some(bundled) = relations.pointer_mut(path) {
+                *bundled = only_fields(bundled, fields);
+            }
+        }
+        picked["unsigned"]["m.relations"] = relations;
+    }
+    picked
 }
