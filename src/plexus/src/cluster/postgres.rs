@@ -83,7 +83,8 @@ impl Postgres {
         self.prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"].map(str::to_owned).into();
         let reaches = |prefix: &[String]| {
             let mut command = Command::new(&prefix[0]);
-            command.args(&prefix[1..]).args(["test", "-w"]).arg(&self.data);
+            // A file is really made, since access(2) leaves lent capabilities aside.
+            command.args(&prefix[1..]).args(["sh", "-c", ": > \"$0/.reach\" && rm \"$0/.reach\""]).arg(&self.data).current_dir("/");
             command.output().is_ok_and(|o| o.status.success())
         };
         if !reaches(&self.prefix) {
