@@ -133,7 +133,7 @@ fn refuse_3pid(body: &Map<String, Value>) -> Error {
 }
 
 fn target(body: &Map<String, Value>) -> Result<OwnedUserId> {
-    let id = body.get("user_id").ok_or_else(|| Error::missing_param("Params missing: ['user_id']"))?;
+    let id = body.get("user_id").ok_or_else(|| Error::missing_param("Missing params: ['user_id']"))?;
     let id = id.as_str().ok_or_else(|| Error::bad_json("user_id: must be a string"))?;
     OwnedUserId::try_from(id).map_err(|_| Error::invalid_param(format!("user_id: not a user id: {id:?}")))
 }

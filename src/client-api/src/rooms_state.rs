@@ -4,7 +4,7 @@ use app::App;
 use http::reply::Json;
 use http::{On, Route, Rq, route};
 use rooms::read::Part;
-use rooms::{Bundles, Render, Shape, Visible};
+use rooms::{Render, Shape};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use types::{Error, Requester, Result, StreamToken};
@@ -24,7 +24,7 @@ pub fn routes() -> Vec<Route<App>> {
 
 async fn state(app: App, who: Requester, rq: Rq) -> Result<Json<Vec<Box<RawValue>>>> {
     let state = app.rooms.state_for(&who.user_id, &rq.room_id()?, Part::All).await?;
-    Ok(Json(app.rooms.render_state(state, Render::for_user(&who)).await?))
+    Ok(Json(app.rooms.render_state(&state, Render::for_user(&who))?))
 }
 
 async fn event(app: App, who: Requester, rq: Rq) -> Result<Box<RawValue>> {
@@ -40,7 +40,8 @@ async fn event(app: App, who: Requester, rq: Rq) -> Result<Box<RawValue>> {
         return Ok(event.content.clone());
     }
     let how = Render::for_user(&who).shape(Shape::V2);
-    app.rooms.render_event(&Visible::unchecked(event), &Bundles::new(), how).await
+    let rendered = app.rooms.render_state(std::slice::from_ref(&event), how)?.pop();
+    rendered.ok_or_else(|| Error::internal("an event was not rendered"))
 }
 
 async fn members(app: App, who: Requester, rq: Rq) -> Result<Value> {
@@ -58,7 +59,7 @@ async fn members(app: App, who: Requester, rq: Rq) -> Result<Value> {
         let membership = e.membership();
         (only.is_none() || membership.as_deref() == only) && (not.is_none() || membership.as_deref() != not)
     });
-    let chunk = app.rooms.render_state(members, Render::for_user(&who)).await?;
+    let chunk = app.rooms.render_state(&members, Render::for_user(&who))?;
     Ok(json!({"chunk": chunk}))
 }
 

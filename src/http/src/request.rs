@@ -28,6 +28,10 @@ pub struct Rq {
     pub route: &'static str,
 }
 
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 impl Rq {
     /// A path parameter. A name the route does not have is a programming error, answered 500.
     pub fn arg(&self, name: &str) -> Result<&str> {
@@ -88,12 +92,21 @@ impl Rq {
         }
     }
 
-    /// The JSON body. Not UTF-8 or not JSON: M_NOT_JSON; another shape: M_BAD_JSON naming the field.
+    /// The JSON body, always an object. Not UTF-8 or not JSON: M_NOT_JSON; another shape: M_BAD_JSON, a missing
+    /// field: M_MISSING_PARAM, both naming the field.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        let text = std::str::from_utf8(&self.body).map_err(|_| Error::not_json("Body is not valid UTF-8"))?;
-        serde_json::from_str(text).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => Error::bad_json(format!("Body: {e}")),
-            _ => Error::not_json(format!("Body is not valid JSON: {e}")),
+        let text = std::str::from_utf8(&self.body).map_err(|_| Error::not_json("Content not JSON."))?;
+        let read = serde_json::from_str(text);
+        // Structures may be read from arrays, too; requests may not.
+        if !text.trim_start().starts_with('{') && (read.is_ok() || is_json(text)) {
+            return Err(Error::bad_json("Content must be a JSON object."));
+        }
+        read.map_err(|e| match (e.classify(), e.to_string()) {
+            (serde_json::error::Category::Data, text) if text.starts_with("missing field") => {
+                Error::missing_param(format!("Body: {text}"))
+            }
+            (serde_json::error::Category::Data, text) => Error::bad_json(format!("Body: {text}")),
+            (_, text) => Error::not_json(format!("Content not JSON: {text}")),
         })
     }
 

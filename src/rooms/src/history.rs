@@ -2,7 +2,7 @@
 
 use crate::access::Access;
 use crate::read::Part;
-use crate::{Bundles, Look, Render, Rooms, Shape, Visible};
+use crate::{Look, Render, Rooms, Shape, Visible};
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -81,7 +81,7 @@ impl Rooms {
         let how = Render::for_user(who).shape(shape);
         if filter.is_some_and(|f| f.lazy_load_members) {
             if let Some(members) = self.senders_of(&shown).await? {
-                answer.state = Some(self.render_state(members, how).await?);
+                answer.state = Some(self.render_state(&members, how)?);
             }
         }
         answer.chunk = self.render(&shown, &bundles, how).await?;
@@ -200,7 +200,7 @@ impl Rooms {
             events_before: self.render(&before, &bundles, how).await?,
             event: self.render_event(&visible, &bundles, how).await?,
             events_after: self.render(&after, &bundles, how).await?,
-            state: self.render(&state, &Bundles::new(), how).await?,
+            state: self.render_state(&state, how)?,
             start: StreamToken::of_room(start).to_string(),
             end: StreamToken::of_room(end).to_string(),
         }))
@@ -217,7 +217,7 @@ impl Rooms {
         Ok((self.apply_filter(filter, events).await?, page.next))
     }
 
-    async fn context_state(&self, last: &EventId, shown: &[Visible], filter: Option<&EventFilter>) -> Result<Vec<Visible>> {
+    async fn context_state(&self, last: &EventId, shown: &[Visible], filter: Option<&EventFilter>) -> Result<Vec<Arc<Pdu>>> {
         let mut state = self.state_after_event(last, Part::All).await?;
         if let Some(f) = filter {
             if f.lazy_load_members {
@@ -226,7 +226,7 @@ impl Rooms {
             }
             state = self.apply_filter(Some(f), state).await?;
         }
-        Ok(state.into_iter().map(Visible::unchecked).collect())
+        Ok(state)
     }
 
     /// The event nearest to a time in a direction. 404 if there is none.

@@ -236,7 +236,7 @@ impl Rooms {
                     _ => Err(Error::client(404, "M_UNKNOWN", "Not a known room")),
                 }
             }
-            "join" | "knock" => Err(Error::client(404, "M_UNKNOWN", "No known servers")),
+            "join" | "knock" => Err(no_servers()),
             _ => Err(Error::forbidden(format!("User {} not in room {room_id}", change.target))),
         }
     }
@@ -260,6 +260,11 @@ impl Rooms {
         }
         self.cx.store.forget_room(user_id.as_str(), room_id.as_str()).await
     }
+}
+
+fn no_servers() -> Error {
+    let text = "Can't join remote room because no servers that are in the room have been provided.";
+    Error::client(404, "M_UNKNOWN", text)
 }
 
 fn add_names(content: &mut Map<String, Value>, standing: &Standing) {

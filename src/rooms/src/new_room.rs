@@ -127,6 +127,7 @@ impl Rooms {
         let creator = who.user_id.clone();
         let plan = Plan { version, rules, version_rules, alias, invite, is_public: visibility == "public", creator };
         check_override(&plan, wanted)?;
+        check_creators(&plan, wanted)?;
         self.check_encryption_allowed(&plan, wanted)?;
         Ok(self.unlisted_if_not_allowed(plan))
     }
@@ -339,6 +340,30 @@ fn check_override(plan: &Plan, wanted: &Wanted) -> Result<()> {
         return Err(Error::bad_request(text));
     }
     Ok(())
+}
+
+/// In rooms whose creators stand above power levels: these must be users, and must not be given levels.
+fn check_creators(plan: &Plan, wanted: &Wanted) -> Result<()> {
+    if !plan.creators_have_power() {
+        return Ok(());
+    }
+    let bad = |text: &'static str| Err(Error::client(400, "M_FORBIDDEN", text));
+    let more = match wanted.creation_content.get("additional_creators") {
+        None => &Vec::new(),
+        Some(Value::Array(list)) => list,
+        Some(_) => return bad("additional_creators must be an array"),
+    };
+    if more.iter().any(|c| c.as_str().is_none_or(|id| OwnedUserId::try_from(id).is_err())) {
+        return bad("entry in additional_creators is not a valid user ID");
+    }
+    let given = wanted.initial_state.iter().find(|s| s.kind == "m.room.power_levels" && s.state_key.is_empty());
+    let levels = given.map(|s| &s.content).or(wanted.power_level_content_override.as_ref());
+    let users = levels.and_then(|l| l.get("users")).and_then(Value::as_object);
+    let creators = more.iter().filter_map(Value::as_str).chain([plan.creator.as_str()]);
+    match creators.into_iter().find(|c| users.is_some_and(|u| u.contains_key(*c))) {
+        None => Ok(()),
+        Some(creator) => Err(Error::bad_request(format!("Creator user {creator} must not appear in content.users"))),
+    }
 }
 
 /// The last content of each (type, state key), in the order they first appear in.

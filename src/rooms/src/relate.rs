@@ -114,7 +114,8 @@ impl Rooms {
             let wrote_in = |id: &OwnedEventId| bundles.get(id).and_then(|b| b.thread.as_ref()).is_some_and(|t| t.participated);
             shown.retain(|v| v.event.sender == who.user_id || wrote_in(&v.event.event_id));
         }
-        let chunk = self.render(&shown, &bundles, Render::for_user(who)).await?;
+        // Rendered for nobody in particular, as Synapse does: without transaction ids.
+        let chunk = self.render(&shown, &bundles, Render::default()).await?;
         Ok(ThreadsPage { chunk, next_batch })
     }
 }

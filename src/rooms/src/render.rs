@@ -78,10 +78,10 @@ impl Rooms {
         rendered.pop().ok_or_else(|| types::Error::internal("an event was not rendered"))
     }
 
-    /// Renders state events: no aggregations.
-    pub async fn render_state(&self, events: Vec<Arc<Pdu>>, how: Render<'_>) -> Result<Vec<Box<RawValue>>> {
-        let events: Vec<Visible> = events.into_iter().map(Visible::unchecked).collect();
-        self.render(&events, &Bundles::new(), how).await
+    /// Renders state events: no aggregations, no previous contents.
+    pub fn render_state(&self, events: &[Arc<Pdu>], how: Render<'_>) -> Result<Vec<Box<RawValue>>> {
+        let format = how.format(self.cx.now_ms());
+        events.iter().map(|e| e.to_client(&format, Map::new())).collect()
     }
 
     /// Federation format of the events that are shown as they were sent; redacted ones are not.

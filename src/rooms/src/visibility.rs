@@ -123,7 +123,7 @@ impl Rooms {
         let mut shown = Vec::with_capacity(events.len());
         for event in events {
             let gone = look.max_lifetime_ms.is_some_and(|ms| !event.is_state() && event.origin_server_ts < now - ms);
-            if gone || is_never_sent(&event, &ignored) {
+            if gone || is_never_sent(&event, &ignored) || is_idle_redaction(&event, &context) {
                 continue;
             }
             let around = around(&event, seen.get(&event.event_id).map(|s| &**s), &context);
@@ -174,6 +174,9 @@ impl Rooms {
             if e.kind == "m.room.history_visibility" || e.is_state_of("m.room.member", user_id.as_str()) {
                 ids.extend(replaced(e));
             }
+            if e.kind == "m.room.redaction" {
+                ids.extend(e.redacts.clone());
+            }
         }
         self.cx.store.events(&ids.into_iter().collect::<Vec<_>>()).await
     }
@@ -193,6 +196,16 @@ pub fn replaced(event: &Pdu) -> Option<OwnedEventId> {
 fn is_never_sent(event: &Pdu, ignored: &HashSet<String>) -> bool {
     matches!(event.kind.as_str(), "org.matrix.dummy_event" | "m.room.aliases")
         || (!event.is_state() && ignored.contains(event.sender.as_str()))
+}
+
+/// A redaction of what is not here, or may not be redacted by it, is kept back: it may yet prove valid.
+fn is_idle_redaction(event: &Pdu, context: &store::events::Events) -> bool {
+    if event.kind != "m.room.redaction" || event.is_state() || event.redacted_because.is_some() {
+        return false;
+    }
+    let Some(target) = event.redacts.as_ref().and_then(|id| context.get(id)) else { return true };
+    let foreign = event.meta.recheck_redaction && target.sender.server_name() != event.sender.server_name();
+    target.rejected.is_some() || target.kind == "m.room.create" || target.room_id != event.room_id || foreign
 }
 
 fn around<'a>(event: &Pdu, seen: Option<&Seen>, context: &'a store::events::Events) -> Around<'a> {

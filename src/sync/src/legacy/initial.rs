@@ -167,7 +167,7 @@ impl Sync {
         let ids: Vec<OwnedEventId> = state.iter().flat_map(|s| s.values().cloned()).collect();
         let mut events: Vec<Arc<Pdu>> = store.events(&ids).await?.into_values().collect();
         events.sort_by_key(|e| e.stream());
-        let state = self.rooms.render_state(events, how).await?;
+        let state = self.rooms.render_state(&events, how)?;
         let base = if left_at.is_some() { StreamToken::default() } else { now.clone() };
         let end = StreamToken { room: RoomToken::Live(at.clone()), ..base.clone() };
         let start = StreamToken { room: found.end.unwrap_or_else(|| end.room.clone()), ..base };
