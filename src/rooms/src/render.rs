@@ -66,7 +66,7 @@ impl Rooms {
         let raw = if how.shape == Shape::Raw { self.raw_of(events).await? } else { HashMap::new() };
         let format = how.format(self.cx.now_ms());
         let render = |v: &Visible| match raw.get(&v.event.event_id) {
-            Some(json) => Ok(json.clone()),
+            Some(json) => raw_with_unsigned(json, &v.event.event_id, &render_one(v, bundles, &previous, &format)?),
             None => render_one(v, bundles, &previous, &format),
         };
         events.iter().map(render).collect()
@@ -98,6 +98,17 @@ impl Rooms {
         let found = self.cx.store.events(&ids).await?;
         Ok(pairs.into_iter().filter_map(|(new, old)| Some((new, found.get(&old)?.clone()))).collect())
     }
+}
+
+/// The federation format with what only clients get: the event's id and `unsigned` as seen by the requester.
+fn raw_with_unsigned(json: &RawValue, event_id: &OwnedEventId, client: &RawValue) -> Result<Box<RawValue>> {
+    let mut event: Map<String, Value> = serde_json::from_str(json.get())?;
+    let mut client: Map<String, Value> = serde_json::from_str(client.get())?;
+    event.insert("event_id".into(), event_id.as_str().into());
+    if let Some(unsigned) = client.remove("unsigned") {
+        event.insert("unsigned".into(), unsigned);
+    }
+    types::json::raw(&event)
 }
 
 fn render_one(v: &Visible, bundles: &Bundles, previous: &Previous, format: &ClientFormat<'_>) -> Result<Box<RawValue>> {
