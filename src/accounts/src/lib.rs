@@ -12,6 +12,7 @@ mod parting;
 mod password;
 mod profile;
 pub mod ratelimit;
+mod push_rules_of_rooms;
 mod refresh;
 mod register;
 mod session;

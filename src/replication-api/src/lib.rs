@@ -2,9 +2,11 @@
 //!
 //! One file a noun; [`endpoint`] holds what all endpoints have in common.
 
+mod account_data;
 mod devices;
 mod endpoint;
 mod presence;
+mod profiles;
 mod pushers;
 mod rooms;
 mod sessions;
@@ -16,8 +18,10 @@ use http::Route;
 /// Every replication route.
 pub fn routes() -> Vec<Route<App>> {
     let nouns = [
+        account_data::routes(),
         devices::routes(),
         presence::routes(),
+        profiles::routes(),
         pushers::routes(),
         rooms::routes(),
         sessions::routes(),
