@@ -43,8 +43,10 @@ def _place(value):
 def _unordered(key, value):
     if isinstance(value, dict) and key in ("state", "state_after", "account_data", "ephemeral", "invite_state"):
         return {k: sorted(v, key=_place) if isinstance(v, list) else v for k, v in value.items()}
+    if isinstance(value, list) and key == "chunk" and all(v.get("type") == "m.room.member" for v in value):
+        return sorted(value, key=_place)
     if isinstance(value, list) and key in ("joined_rooms", "changed", "left", "devices", "required_state", "m.heroes", "state",
-                                           "aliases"):
+                                           "aliases", "presence"):
         return sorted(value, key=_place)
     return value
 

@@ -71,6 +71,11 @@ fn matched<A>(table: &Table<A>, incoming: Incoming, id: u64) -> Result<Matched<A
     let mut args = Vec::with_capacity(found.args.len());
     for (name, raw) in found.args {
         match percent_decode_str(&raw).decode_utf8() {
+            // PostgreSQL can't store NUL, so nothing is called so.
+            Ok(v) if v.contains('\0') => {
+                let e = Error::invalid_param(format!("Path parameter {name} contains NUL"));
+                return Err((e, incoming.path));
+            }
             Ok(v) => args.push((name, v.into_owned())),
             Err(_) => {
                 let e = Error::invalid_param(format!("Path parameter {name} is not valid UTF-8"));
