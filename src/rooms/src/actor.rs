@@ -40,6 +40,14 @@ pub(crate) enum Answer {
 pub(crate) struct Handle {
     pub asks: mpsc::Sender<Ask>,
     id: u64,
+    stale: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// What the room holds in memory is no longer what is in the database.
+    pub fn outdate(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
 }
 
 /// Commits under way of one generation of a room. Once one has failed, all later ones do, and the room
@@ -102,8 +110,9 @@ pub(crate) fn spawn(rooms: Rooms, room_id: OwnedRoomId, head: Option<Head>) -> H
     static IDS: AtomicU64 = AtomicU64::new(0);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
     let (asks, rx) = mpsc::channel(QUEUE);
-    tokio::spawn(Actor { rooms, room_id, id, head, flight: Arc::default() }.run(rx));
-    Handle { asks, id }
+    let stale: Arc<AtomicBool> = Arc::default();
+    tokio::spawn(Actor { rooms, room_id, id, head, flight: Arc::default(), stale: stale.clone() }.run(rx));
+    Handle { asks, id, stale }
 }
 
 struct Actor {
@@ -113,6 +122,7 @@ struct Actor {
     /// None until loaded, and after a failure.
     head: Option<Head>,
     flight: Arc<Flight>,
+    stale: Arc<AtomicBool>,
 }
 
 impl Actor {
@@ -138,7 +148,7 @@ impl Actor {
     }
 
     async fn take(&mut self, ask: Ask) {
-        if self.flight.is_broken() {
+        if self.stale.swap(false, Ordering::AcqRel) || self.flight.is_broken() {
             self.flight.wait_idle().await;
             self.head = None;
             self.flight = Arc::default();

@@ -9,7 +9,7 @@ use slog::{error, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Conn;
-use store::db::{back_off, is_constraint, is_lost, is_serialisation};
+use store::db::{back_off, constraint_of, is_constraint, is_lost, is_serialisation};
 use store::persist::{RoomWrite, WriteError};
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{Error, Result};
@@ -39,6 +39,8 @@ const QUEUE: usize = 1_000;
 /// How long PostgreSQL may be away before requests fail.
 const PATIENCE: Duration = Duration::from_secs(20);
 const RETRIES: u32 = 6;
+/// Foreign key from client transactions to devices.
+const DEVICE_GONE: &str = "event_txn_id_device_id_user_id_device_id_fkey";
 
 /// The way to the committer.
 pub(crate) struct Committer {
@@ -120,6 +122,10 @@ impl Worker {
                 }
             } else if is_serialisation(&error) && attempt < RETRIES {
                 back_off(&mut attempt).await;
+            } else if constraint_of(&error) == Some(DEVICE_GONE) && writes.len() == 1 && attempt < RETRIES {
+                // The device logged out meanwhile: its transactions need no remembering.
+                attempt += 1;
+                writes.iter_mut().for_each(RoomWrite::forget_devices);
             } else {
                 break Err(error);
             }

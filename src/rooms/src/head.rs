@@ -10,7 +10,7 @@ use std::sync::Arc;
 use store::persist::{NewGroup, RoomSummary, StateChange};
 use store::state_groups::StateMap;
 use tokio::sync::watch;
-use types::Pdu;
+use types::{Pdu, Result};
 
 use crate::Sent;
 
@@ -229,6 +229,19 @@ impl Head {
         }
         summarise(&mut self.summary, event, key);
         replaced
+    }
+
+    /// Prunes a state event at hand that was redacted.
+    pub fn redact(&mut self, by: &Arc<Pdu>) -> Result<()> {
+        let Some(target) = by.redacts.as_ref().filter(|_| by.kind == "m.room.redaction") else { return Ok(()) };
+        if let Some(event) = self.events.get(target) {
+            let mut pruned = (**event.pdu()).clone();
+            store::events::redact(&mut pruned, by.clone())?;
+            self.events.insert(target.clone(), AuthEvent::new(Arc::new(pruned)));
+            self.levels = None;
+            self.allowed.clear();
+        }
+        Ok(())
     }
 
     /// Takes an entry out of the state.

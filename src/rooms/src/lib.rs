@@ -51,6 +51,8 @@ use ruma::{OwnedRoomId, RoomId};
 use rules::Signer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use store::{Row, Stream};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use types::{Error, Requester, Result};
 
@@ -96,7 +98,33 @@ impl Rooms {
             signer,
         };
         let reading = Arc::new(Reading { seen: visibility::SeenCache::new(50_000) });
-        Ok(Self { cx, reading, writing: Arc::new(writing) })
+        let rooms = Self { cx, reading, writing: Arc::new(writing) };
+        tokio::spawn(rooms.clone().watch());
+        Ok(rooms)
+    }
+
+    /// Rooms that were deleted or purged behind their actors' backs are read again.
+    async fn watch(self) {
+        let mut updates = self.cx.store.streams.subscribe();
+        loop {
+            let update = match updates.recv().await {
+                Ok(update) if update.stream == Stream::Caches => update,
+                Ok(_) => continue,
+                Err(RecvError::Lagged(_)) => {
+                    self.writing.actors.iter().for_each(|a| a.outdate());
+                    continue;
+                }
+                Err(RecvError::Closed) => return,
+            };
+            for row in &update.rows {
+                if let Row::Cache { name, keys: Some(keys), .. } = row
+                    && matches!(name.as_str(), "dr_cache_fake" | "ph_cache_fake")
+                    && let Some(handle) = keys.first().and_then(|id| self.writing.actors.get(<&RoomId>::try_from(id.as_str()).ok()?))
+                {
+                    handle.outdate();
+                }
+            }
+        }
     }
 
     /// Whether this process writes the room.

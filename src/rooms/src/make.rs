@@ -233,6 +233,7 @@ impl Rooms {
             Some(_) => Some(self.writing.groups.take(store).await?),
             None => None,
         };
+        head.redact(&pdu)?;
         // Nothing can fail from here on.
         if head.tips.is_empty() {
             head.room_id = pdu.room_id.clone();

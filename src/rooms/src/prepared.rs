@@ -127,6 +127,7 @@ impl Rooms {
         let delta = self.follow(head, p, &pdu, &json).await?;
         let abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned) && !delta.is_empty();
         head.abandoned = abandoned;
+        head.redact(&pdu)?;
         head.torn = false;
         let related = relation(&pdu);
         let event = NewEvent {

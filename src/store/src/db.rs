@@ -213,6 +213,11 @@ pub fn is_serialisation(e: &Error) -> bool {
     pg_error(e).and_then(|e| e.code()).is_some_and(|c| c.code() == "40001" || c.code() == "40P01")
 }
 
+/// Name of the constraint that was violated.
+pub fn constraint_of(e: &Error) -> Option<&str> {
+    pg_error(e)?.as_db_error()?.constraint()
+}
+
 /// A unique or foreign-key constraint was violated.
 pub fn is_constraint(e: &Error) -> bool {
     pg_error(e).and_then(|e| e.code()).is_some_and(|c| c.code().starts_with("23"))

@@ -142,6 +142,13 @@ impl RoomWrite {
         std::mem::replace(self, nothing)
     }
 
+    /// Stores the events without the devices that sent them.
+    pub fn forget_devices(&mut self) {
+        for event in &mut self.events {
+            Arc::make_mut(&mut event.pdu).meta.device_id = None;
+        }
+    }
+
     fn event(&self, id: &OwnedEventId) -> Option<&NewEvent> {
         self.events.iter().find(|e| e.pdu.event_id == *id)
     }
