@@ -118,7 +118,7 @@ fn routes_lead_to_the_role_that_is_there() {
     let small = nginx("server_name = 'a.b'\n");
     assert!(small.contains("\"~^GET /_matrix/client/(?:r0|v3)/sync$\" plexus_sync;"), "{small}");
     assert!(small.contains("upstream plexus_room_write {\n    server 127.0.0.1:8058 max_fails=0; # events1\n    server 127.0.0.1:8018 backup; # main\n"), "{small}");
-    assert!(!small.contains("logout"), "main's routes need no line");
+    assert!(small.contains("\"~^POST /_matrix/client/(?:r0|v3)/logout$\" plexus_main;"), "{small}");
     let large = nginx("server_name = 'a.b'\npreset = 'large'\n");
     assert!(large.contains("upstream plexus_sync {\n    hash $plexus_user consistent;\n    server 127.0.0.1:8098 max_fails=0; # sync1\n"), "{large}");
     assert!(large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"), "{large}");

@@ -13,7 +13,7 @@ mod nginx;
 mod systemd;
 mod yaml_out;
 
-pub use nginx::{Class, RouteRow};
+pub use nginx::{Class, RouteRow, regex_of};
 
 /// `cluster.toml`. Only `server_name` is needed.
 #[derive(Clone, Debug, Deserialize)]

@@ -62,6 +62,17 @@ pub fn regex_of(pattern: &str) -> String {
     regex
 }
 
+/// Sorts patterns so that the first one that matches is the one the program would choose: at each place in the path
+/// fixed text goes before a part, a part before the rest.
+fn precedence(pattern: &str) -> Vec<u8> {
+    let rank = |segment: &str| match segment {
+        s if s.starts_with("{*") => 2,
+        s if s.starts_with('{') => 1,
+        _ => 0,
+    };
+    pattern.split('/').map(rank).collect()
+}
+
 /// A group of processes that share a kind of request.
 struct Pool<'a> {
     name: String,
@@ -141,11 +152,11 @@ pub fn http_block(plan: &Plan, routes: &[RouteRow]) -> String {
     }
     text += MAPS;
     text += "# The first line that matches decides; what none matches is main's.\nmap \"$request_method $plexus_path\" $plexus_pool {\n    default plexus_main;\n";
+    let mut routes: Vec<&RouteRow> = routes.iter().collect();
+    routes.sort_by_key(|route| precedence(&route.path));
     for route in routes {
         let name = pool(plan, &route.class).name;
-        if name != "main" {
-            let _ = writeln!(text, "    \"~^{} {}$\" plexus_{name};", route.method, regex_of(&route.path));
-        }
+        let _ = writeln!(text, "    \"~^{} {}$\" plexus_{name};", route.method, regex_of(&route.path));
     }
     text += "}\n";
     text += "# A first /sync has no since and takes long.\nmap \"$plexus_pool $arg_since\" $plexus_upstream {\n    default $plexus_pool;\n    \"plexus_sync \" plexus_initial_sync;\n}\n";
