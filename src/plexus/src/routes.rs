@@ -171,32 +171,19 @@ mod tests {
         }
     }
 
-    /// Parameters filled in.
-    fn example(path: &str) -> String {
-        let mut example = String::new();
-        let mut parts = path.split('{');
-        example.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            let (name, rest) = part.split_once('}').expect("closed parameter");
-            example.push_str(if name.starts_with('*') { "some/thing" } else { "!x:example.com" });
-            example.push_str(rest);
-        }
-        example
-    }
-
     #[test]
     fn nginx_sends_every_route_where_the_table_says() {
         let block = nginx(None).expect("nginx");
         let lines = block.lines().filter_map(|line| {
             let (pattern, pool) = line.trim().strip_prefix("\"~^")?.split_once("\" plexus_")?;
-            Some((regex::Regex::new(&format!("^{pattern}")).expect(pattern), pool.trim_end_matches(';').to_owned()))
+            Some((Regex::new(&format!("^{pattern}")).expect(pattern), pool.trim_end_matches(';').to_owned()))
         });
         let lines: Vec<_> = lines.filter(|(regex, _)| regex.as_str().contains(" /")).collect();
         let mut checked = 0;
         for row in rows() {
             let wanted = lines.iter().find(|(regex, _)| regex.as_str() == format!("^{} {}$", row.method, config::plan::regex_of(&row.path)));
             let (_, wanted) = wanted.unwrap_or_else(|| panic!("{} {} has no line", row.method, row.path));
-            for path in http::table::expand(&row.path) {
+            for path in expand(&row.path) {
                 let request = format!("{} {}", row.method, example(&path));
                 let found = lines.iter().find(|(regex, _)| regex.is_match(&request));
                 assert_eq!(found.map(|(_, pool)| pool), Some(wanted), "{request}");
