@@ -70,7 +70,7 @@ impl Publisher {
                     Some(request) => out.request(request),
                     None => return,
                 },
-                _ = tick.tick(), if out.stirred || (out.lost && Instant::now() >= out.retry_at) => out.follow_up(),
+                _ = tick.tick(), if out.stirred || out.lost => out.follow_up(),
             }
             out.drain();
             while out.lines.len() < MAX_LINES {
@@ -199,8 +199,16 @@ impl Out {
                 self.sent[stream as usize] = self.sent[stream as usize].max(self.p.streams.own(stream));
             }
             self.positions();
+            // Our own question for positions may be among what was lost.
+            self.line(Command::Replicate);
         }
-        match tokio::time::timeout(PATIENCE, self.send()).await {
+        let had_connection = self.conn.is_some();
+        let mut sent = tokio::time::timeout(PATIENCE, self.send()).await;
+        if had_connection && matches!(sent, Ok(Err(_))) {
+            // A connection that was not used for a while may have been closed long ago.
+            sent = tokio::time::timeout(PATIENCE, self.send()).await;
+        }
+        match sent {
             Ok(Ok(())) => {
                 if self.lost {
                     info!(self.p.log, "announcing to the other processes again");
