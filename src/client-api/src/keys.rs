@@ -3,7 +3,7 @@
 use crate::proof;
 use app::App;
 use devices::KeyUpload;
-use http::{Route, Rq, route};
+use http::{Route, Rq, misshapen, route};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ pub(crate) fn named_keys(body: &Map<String, Value>, field: &str) -> Result<Map<S
             return Err(Error::bad_json(format!("Invalid {field} key {name:?}. Expected \"<algorithm>:<key_id>\".")));
         }
         if !key.is_string() {
-            KeyObject::deserialize(key).map_err(|e| Error::bad_json(format!("{field}.{name}: {e}")))?;
+            KeyObject::deserialize(key).map_err(|e| misshapen(&format!("{field}.{name}"), &e))?;
         }
     }
     Ok(keys.clone())
@@ -67,7 +67,10 @@ pub(crate) fn named_keys(body: &Map<String, Value>, field: &str) -> Result<Map<S
 /// `device_keys`, which must be of the device that uploads them.
 fn own_device_keys(body: &Map<String, Value>, user_id: &str, device_id: &str) -> Result<Option<Value>> {
     let Some(value) = body.get("device_keys") else { return Ok(None) };
-    let keys = DeviceKeys::deserialize(value).map_err(|e| Error::bad_json(format!("device_keys: {e}")))?;
+    if value.is_null() {
+        return Err(Error::invalid_param("device_keys must not be null"));
+    }
+    let keys = DeviceKeys::deserialize(value).map_err(|e| misshapen("device_keys", &e))?;
     if keys.user_id != user_id {
         return Err(Error::bad_json(
             "Provided `user_id` in `device_keys` does not match that of the authenticated user",
@@ -184,6 +187,7 @@ mod tests {
         for bad in [json!([]), json!({"ab": "x"}), json!({"a:b:c": "x"}), json!({"a:b": 1}), json!({"a:b": {"key": 1}})] {
             assert_eq!(keys(bad).unwrap_err().errcode(), Some("M_BAD_JSON"));
         }
+        assert_eq!(keys(json!({"a:b": {"key": "x"}})).unwrap_err().errcode(), Some("M_MISSING_PARAM"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Messages to devices (spec: "Send-to-Device messaging").
 
 use app::App;
-use http::{On, Route, Rq, route};
+use http::{On, Reply, Route, Rq, route};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -24,15 +24,23 @@ struct Body {
     messages: BTreeMap<String, BTreeMap<String, Map<String, Value>>>,
 }
 
-async fn put(app: App, who: Requester, rq: Rq) -> Result<()> {
+async fn put(app: App, who: Requester, rq: Rq) -> Result<Reply> {
+    let run = async {
+        send(&app, &who, &rq).await?;
+        Ok(Reply::empty())
+    };
+    app.txns.once(&who, &rq, run).await
+}
+
+async fn send(app: &App, who: &Requester, rq: &Rq) -> Result<()> {
     let Body { messages } = rq.json()?;
     let kind = rq.arg("message_type")?;
     let messages = messages
         .into_iter()
-        .filter(|(user, _)| kind != "m.room_key_request" || may_ask_for_keys(&app, &who, user))
+        .filter(|(user, _)| kind != "m.room_key_request" || may_ask_for_keys(app, who, user))
         .map(|(user, devices)| (user, devices.into_iter().map(|(d, content)| (d, Value::Object(content))).collect()))
         .collect();
-    app.devices.send_to_device(&who, kind, rq.arg("txn_id")?, messages).await
+    app.devices.send_to_device(who, kind, messages).await
 }
 
 /// `rc_key_requests`: what a device asks of other users beyond it is dropped without a word.

@@ -11,7 +11,6 @@ mod lists;
 mod signatures;
 mod signing;
 mod to_device;
-mod transactions;
 
 pub use dehydrated::DehydratedEvents;
 pub use key_changes::{DeviceListChanges, Moves};
@@ -26,11 +25,10 @@ pub struct Devices {
     cx: Cx,
     /// Set while device changes are being queued for other servers.
     converting: Arc<lists::Converting>,
-    sent: Arc<transactions::Transactions>,
 }
 
 impl Devices {
     pub fn new(cx: Cx) -> Self {
-        Self { cx, converting: Arc::default(), sent: Arc::default() }
+        Self { cx, converting: Arc::default() }
     }
 }

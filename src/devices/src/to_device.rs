@@ -15,20 +15,8 @@ const MAX_SIZE: usize = 65_536;
 type Remote = BTreeMap<String, ToDeviceMessages>;
 
 impl Devices {
-    /// Sends messages (user → device, or `*` → content) of one type, once for each requester and `txn`.
+    /// Sends messages (user → device, or `*` → content) of one type.
     pub async fn send_to_device(
-        &self,
-        who: &Requester,
-        kind: &str,
-        txn: &str,
-        messages: BTreeMap<String, BTreeMap<String, Value>>,
-    ) -> Result<()> {
-        let device = who.device_id.as_deref().unwrap_or_default();
-        let key = format!("{}\n{device}\n{kind}\n{txn}", who.user_id);
-        self.sent.once(&key, self.do_send_to_device(who, kind, messages)).await
-    }
-
-    async fn do_send_to_device(
         &self,
         who: &Requester,
         kind: &str,

@@ -32,6 +32,12 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
+/// JSON of another shape than expected: M_MISSING_PARAM if a field is not there, else M_BAD_JSON.
+pub fn misshapen(what: &str, e: &serde_json::Error) -> Error {
+    let text = format!("{what}: {e}");
+    if e.to_string().starts_with("missing field") { Error::missing_param(text) } else { Error::bad_json(text) }
+}
+
 impl Rq {
     /// A path parameter. A name the route does not have is a programming error, answered 500.
     pub fn arg(&self, name: &str) -> Result<&str> {
@@ -101,19 +107,16 @@ impl Rq {
         if !text.trim_start().starts_with('{') && (read.is_ok() || is_json(text)) {
             return Err(Error::bad_json("Content must be a JSON object."));
         }
-        read.map_err(|e| match (e.classify(), e.to_string()) {
-            (serde_json::error::Category::Data, text) if text.starts_with("missing field") => {
-                Error::missing_param(format!("Body: {text}"))
-            }
-            (serde_json::error::Category::Data, text) => Error::bad_json(format!("Body: {text}")),
-            (_, text) => Error::not_json(format!("Content not JSON: {text}")),
+        read.map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => misshapen("Body", &e),
+            _ => Error::not_json(format!("Content not JSON: {e}")),
         })
     }
 
     /// The JSON body as an object; an empty body reads as `{}`.
     pub fn json_or_empty<T: DeserializeOwned>(&self) -> Result<T> {
         if self.body.is_empty() {
-            return serde_json::from_str("{}").map_err(|e| Error::bad_json(format!("Body: {e}")));
+            return serde_json::from_str("{}").map_err(|e| misshapen("Body", &e));
         }
         self.json()
     }
