@@ -9,6 +9,7 @@ use rules::build::rules_of;
 use ruma::{RoomVersionId, UserId};
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use store::persist::NewRoomRow;
 use tokio::sync::oneshot;
 use types::{Error, Requester, Result, json::raw};
@@ -58,16 +59,15 @@ impl Rooms {
         templates: &[Template],
     ) -> Result<(Head, Parts)> {
         let server = self.writing.signer.server_name.as_str();
-        for attempt in 0..TRIES {
+        for _ in 0..TRIES {
             let room_id = self.new_room_id()?;
             if !hashed && !self.is_mine(&room_id) {
                 continue;
             }
             let mut head = Head::empty(room_id, version.clone(), rules.clone(), server, true);
             let mut create = templates[0].clone();
-            if hashed && attempt > 0 {
-                // Another time of creation is another event id, and so another room id.
-                create.origin_server_ts = Some(self.cx.now_ms() + attempt);
+            if hashed {
+                create.origin_server_ts = Some(creation_time(self.cx.now_ms()));
             }
             let step = self.make(&mut head, who, &create).await?;
             if self.is_mine(&head.room_id) {
@@ -78,6 +78,15 @@ impl Rooms {
         }
         Err(Error::unavailable("This process writes no rooms"))
     }
+}
+
+/// A time of creation no other room of this process has. Where the room id is the create event's hash, two
+/// rooms that one user makes alike in the same millisecond would be the same room.
+fn creation_time(now_ms: i64) -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let later = |last: i64| now_ms.max(last + 1);
+    let before = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
+    later(before.unwrap_or_default())
 }
 
 /// Puts version and creator into the create event as the room version wants them.
