@@ -43,6 +43,5 @@ async fn put(app: App, who: Requester, rq: Rq) -> Result<()> {
         return Err(Error::forbidden(format!("User {user_id} not in room {room_id}")));
     }
     let timeout = body.typing.then(|| body.timeout.unwrap_or(DEFAULT_TIMEOUT_MS));
-    app.sync.set_typing(room_id.as_str(), user_id.as_str(), timeout);
-    app.sync.typing_seen().await
+    app.sync.tell_typing(room_id.as_str(), user_id.as_str(), timeout).await
 }

@@ -1,6 +1,7 @@
 //! Receipts and read markers.
 
 use crate::Sync;
+use config::StreamGroup;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use store::receipts::Receipt;
@@ -56,7 +57,7 @@ impl Sync {
         Ok(events_by_room(&self.cx.store.receipts_in(&rooms, from, to).await?, user_id))
     }
 
-    /// Stores a receipt of a local user. Only in a receipts writer. True if it was news.
+    /// Stores a receipt of a local user. True if it was news, as far as this process knows.
     pub async fn add_receipt(
         &self,
         room_id: &str,
@@ -73,7 +74,24 @@ impl Sync {
             thread_id: thread_id.map(str::to_owned),
             data: json!({"ts": self.cx.now_ms()}),
         };
+        if !self.cx.duties.writes(StreamGroup::Receipts) {
+            self.hand_receipt(&receipt).await?;
+            return Ok(true);
+        }
         Ok(self.cx.store.add_receipt(&receipt).await?.is_some())
+    }
+
+    /// A writer that is no Plexus process takes receipts as it takes those of remote users.
+    async fn hand_receipt(&self, r: &Receipt) -> Result<()> {
+        let mut data = r.data.clone();
+        if let Some(thread) = &r.thread_id {
+            data["thread_id"] = thread.as_str().into();
+        }
+        let mut content = json!({});
+        content[&r.room_id] = json!({});
+        content[&r.room_id][&r.receipt_type] = json!({});
+        content[&r.room_id][&r.receipt_type][&r.user_id] = json!({"event_ids": [r.event_id], "data": data});
+        self.hand_edu(self.cx.owner(StreamGroup::Receipts, &r.room_id), "m.receipt", content).await
     }
 
     /// Whether a new fully-read marker is after the old one; an unknown old one never stands in the way.

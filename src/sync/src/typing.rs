@@ -159,6 +159,25 @@ impl Sync {
         }
     }
 
+    /// As [`Sync::set_typing`] from any process. A writer that is no Plexus process takes it as it takes the
+    /// typing of remote users, with a time-out of its own.
+    pub async fn tell_typing(&self, room_id: &str, user_id: &str, timeout_ms: Option<i64>) -> Result<()> {
+        if self.writes_typing() {
+            self.set_typing(room_id, user_id, timeout_ms);
+            return self.typing_seen().await;
+        }
+        let content = json!({"room_id": room_id, "user_id": user_id, "typing": timeout_ms.is_some()});
+        self.hand_edu(self.cx.owner(StreamGroup::Typing, ""), "m.typing", content).await
+    }
+
+    /// Gives an EDU of our own to the process that handles its kind.
+    pub(crate) async fn hand_edu(&self, instance: &str, kind: &str, content: Value) -> Result<()> {
+        let origin = self.cx.config.server.name.as_str();
+        let payload = serde_json::Map::from_iter([("origin".to_owned(), origin.into()), ("content".to_owned(), content)]);
+        self.cx.peers.call(instance, "fed_send_edu", &[kind], true, payload).await?;
+        Ok(())
+    }
+
     fn announce_typing(&self, room_id: &str, user_ids: Vec<String>) {
         announce(&self.cx.store.streams, room_id, user_ids);
     }
