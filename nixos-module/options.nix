@@ -1,0 +1,123 @@
+{ lib, pkgs, ... }:
+
+let
+  inherit (lib) mkOption types;
+  toml = pkgs.formats.toml { };
+in
+{
+  options.services.plexus = {
+    enable = lib.mkEnableOption "Plexus, a Matrix homeserver that scales by worker processes";
+
+    package = lib.mkPackageOption pkgs "plexus" { };
+
+    serverName = mkOption {
+      type = types.strMatching "[a-zA-Z0-9.:-]+";
+      example = "example.org";
+      description = "The part of user ids after the colon. It can never be changed.";
+    };
+
+    publicBaseUrl = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "https://matrix.example.org/";
+      description = "Where clients reach the server; `https://` and the server name if null.";
+    };
+
+    preset = mkOption {
+      type = types.enum [
+        "single"
+        "small"
+        "medium"
+        "large"
+      ];
+      default = "small";
+      example = "medium";
+      description = "How many processes there are, unless {option}`services.plexus.workers` says otherwise.";
+    };
+
+    workers = mkOption {
+      type = types.attrsOf types.ints.unsigned;
+      default = { };
+      example = {
+        events = 2;
+        sync = 2;
+      };
+      description = "Processes by role, over the preset. Roles the program does not know fail the build.";
+    };
+
+    dataDir = mkOption {
+      type = types.path;
+      default = "/var/lib/plexus";
+      example = "/srv/plexus";
+      description = "Folder of media, keys, secrets and sockets.";
+    };
+
+    enableRegistration = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Whether anybody may register.";
+    };
+
+    settings = mkOption {
+      inherit (toml) type;
+      default = { };
+      example = {
+        max_upload_size = "100M";
+      };
+      description = ''
+        Keys of homeserver.yaml, over what is rendered. They land in the Nix store: secrets belong into the
+        files of {file}`secrets` below {option}`services.plexus.dataDir`, which are made at first start.
+      '';
+    };
+
+    database.createLocally = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = "Whether to run PostgreSQL on this host, with a database of the collation Synapse's schema needs.";
+    };
+
+    database.host = mkOption {
+      type = types.str;
+      default = "/run/postgresql";
+      example = "db.example.org";
+      description = "Host of PostgreSQL, or folder of its socket.";
+    };
+
+    database.passFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/run/keys/pgpass";
+      description = "Password file in libpq's format; it must not be in the Nix store.";
+    };
+
+    redis.createLocally = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = "Whether to run Redis on this host, on a unix socket.";
+    };
+
+    redis.host = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "redis.example.org";
+      description = "Host of Redis where it is not local.";
+    };
+
+    nginx.enable = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = "Whether nginx sends each request to the process that answers it fastest.";
+    };
+
+    rendered = mkOption {
+      type = types.package;
+      readOnly = true;
+      internal = true;
+      description = "What `plexus cluster render` made of the options.";
+    };
+  };
+}
