@@ -14,7 +14,7 @@ use types::{Error, Result};
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Commands of one stream that may wait while it catches up; then the connection waits.
 const QUEUE: usize = 10_000;
 
@@ -60,7 +60,22 @@ impl Listener {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            // The database may well be away, too; then there is nothing to follow.
+            if let Err(e) = self.follow_tables(&queues).await {
+                debug!(self.log, "could not read positions from the database"; "reason" => %e);
+            }
         }
+    }
+
+    /// Without a bus the tables say how far the others are: later than they would, but nothing stands still.
+    async fn follow_tables(&self, queues: &[mpsc::Sender<Heard>]) -> Result<()> {
+        for (stream, instance, token) in self.streams.written_elsewhere().await? {
+            if token > self.streams.position_of(stream, &instance) {
+                let heard = Heard::Position { instance, previous: token, token };
+                let _ = queues[stream as usize].send(heard).await;
+            }
+        }
+        Ok(())
     }
 
     async fn subscribe(&self) -> Result<redis::aio::PubSub> {

@@ -8,6 +8,9 @@ use types::Result;
 /// Ids looked at in one go.
 const STEP: i64 = 2_000;
 
+/// Ids of `caches` below the highest seen that a slow transaction may still bring.
+const CACHES_OVERLAP: i64 = 10_000;
+
 /// One statement and how its records read. Columns: the id, then those of the row.
 /// Parameters: first id (exclusive), last id (inclusive), writer.
 struct Select {
@@ -35,6 +38,33 @@ impl Streams {
             }
         }
         Ok((rows.into_iter().collect(), end))
+    }
+}
+
+impl Streams {
+    /// Where other processes are by the tables: (stream, writer, position). What there is to go by without a bus.
+    pub async fn written_elsewhere(&self) -> Result<Vec<(Stream, String, i64)>> {
+        let mut found = Vec::new();
+        for row in self.db.query("SELECT stream_name, instance_name, stream_id FROM stream_positions", &[]).await? {
+            let name: &str = row.get(0);
+            let stream = Stream::ALL.into_iter().find(|s| s.definition().positions == Some(name));
+            if let Some(stream) = stream {
+                let id: i64 = row.get(2);
+                found.push((stream, row.get(1), if stream.definition().negative { -id } else { id }));
+            }
+        }
+        // Nobody notes positions of this stream, which everybody writes.
+        let sql = "SELECT instance_name, MAX(stream_id) FROM cache_invalidation_stream_by_instance
+                   WHERE stream_id > $1 GROUP BY instance_name";
+        let from = self.current(Stream::Caches).saturating_sub(CACHES_OVERLAP);
+        for row in self.db.query(sql, &[&from]).await? {
+            found.push((Stream::Caches, row.get(0), row.get(1)));
+        }
+        // A process that is no writer any more must not count as one again.
+        found.retain(|(stream, instance, _)| {
+            *instance != *self.instance && (*stream == Stream::Caches || self.writers(*stream).contains(instance))
+        });
+        Ok(found)
     }
 }
 
