@@ -344,3 +344,31 @@ fn settings_of_rooms() {
     assert!(!rules.may_create_alias("@eve:example.com", "!r:x", "#irc_a:example.com"));
     assert!(rules.may_publish_room("@e:x", "!r:x", &["#other:x", "#public:x"]) && !rules.may_publish_room("@e:x", "!r:x", &[]));
 }
+
+#[test]
+fn no_garbage_makes_it_panic() {
+    use rand::{Rng as _, SeedableRng as _};
+    let folder = Folder::new();
+    let sample = format!("{BASE}{CLUSTER}{}", include_str!("data/generated-by-synapse.yaml"));
+    let pieces = ["[", "]", "{", "}", ": ", "- ", "&a ", "*a", "<<: ", "!!int ", "'", "\"", "|", ">", "#", "\t", "\n", "\n  ", "0x", "1e", "~", "%YAML 9", "---", "...", "?", "\u{feff}", "ü", "\u{0}"];
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut refused = 0;
+    for _ in 0..300 {
+        let mut text: Vec<char> = sample.chars().collect();
+        for _ in 0..rng.random_range(1..6) {
+            let at = rng.random_range(0..text.len());
+            let end = (at + rng.random_range(0..12)).min(text.len());
+            let piece = pieces[rng.random_range(0..pieces.len())];
+            text.splice(at..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        match Config::load(&[folder.file("homeserver.yaml", &text)], Role::Homeserver) {
+            Ok(_) => {}
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 60, "{refused}");
+}
