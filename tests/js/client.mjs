@@ -44,7 +44,9 @@ client.on(sdk.ClientEvent.Event, (event) => {
 });
 client.on(sdk.MatrixEventEvent.Decrypted, flush);
 client.on(sdk.ClientEvent.Sync, (state) => { if (state === "PREPARED") say({ ready: true }); });
-await client.startClient({ initialSyncLimit: 1000, pollTimeout: 5000 });
+// Enough for any burst between two polls: with the usual 10 a limited timeline would look like a loss.
+const filter = await client.createFilter({ room: { timeline: { limit: 2000 } } });
+await client.startClient({ filter, pollTimeout: 5000 });
 
 let chain = Promise.resolve(), number = 0;
 createInterface({ input: process.stdin }).on("line", (text) => {
