@@ -210,6 +210,11 @@ impl Accounts {
         });
     }
 
+    /// Carries name and avatar into all rooms of the user, as a task another process left behind asks for.
+    pub async fn carry_profile(&self, user_id: &UserId) {
+        self.tell_rooms_once(user_id).await;
+    }
+
     async fn tell_rooms_once(&self, user_id: &UserId) {
         let rooms = match self.cx.store.rooms_joined_by(user_id.as_str()).await {
             Ok(rooms) => rooms,

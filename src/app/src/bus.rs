@@ -13,6 +13,9 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 impl App {
     /// Starts to act on commands of other processes and to tell them who syncs here.
     pub(crate) fn join_bus(&self) {
+        if self.cx.duties.background_tasks {
+            tokio::spawn(self.clone().run_tasks(self.cx.bus.commands()));
+        }
         if !self.cx.bus.is_enabled() {
             return;
         }

@@ -4,6 +4,7 @@ mod bus;
 mod forward;
 mod hooks;
 mod system;
+mod tasks;
 
 pub use forward::FORWARD_PREFIX;
 

@@ -36,6 +36,7 @@ pub mod presence;
 pub mod push_rules_of;
 pub mod push_rules_stored;
 pub mod receipts;
+pub mod scheduled_tasks;
 pub mod schema;
 mod statistics;
 pub mod state_groups;

@@ -1,0 +1,129 @@
+//! Working off `scheduled_tasks`, in the process of the background tasks: Synapse workers leave work there.
+
+use crate::App;
+use replication::Command;
+use ruma::UserId;
+use slog::{info, warn};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use store::scheduled_tasks::Task;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::AbortHandle;
+use types::{Error, Result};
+
+/// Carries a changed profile into the user's rooms.
+const UPDATE_JOIN_STATES: &str = "update_join_states";
+/// Removes what waited for a device that is gone.
+const DELETE_DEVICE_MESSAGES: &str = "delete_device_messages";
+/// Tasks of other kinds are left to whoever knows them.
+const KNOWN: &[&str] = &[UPDATE_JOIN_STATES, DELETE_DEVICE_MESSAGES];
+
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Tasks under way at once.
+const MOST: usize = 5;
+/// Ended tasks are kept for a week. Milliseconds.
+const KEEP_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// What is under way, by id.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<HashMap<String, AbortHandle>>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl App {
+    /// Runs tasks as they come and as they become due. Never returns.
+    pub(crate) async fn run_tasks(self, mut commands: broadcast::Receiver<Command>) {
+        let running = Running::default();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                _ = look.tick() => self.look_for_tasks(&running).await,
+                command = commands.recv() => match command {
+                    Ok(Command::NewActiveTask { id }) => self.run_named(&running, &id).await,
+                    Ok(Command::CancelTask { id }) => {
+                        if let Some(task) = running.lock().remove(&id) {
+                            task.abort();
+                        }
+                        Ok(())
+                    }
+                    Ok(_) => Ok(()),
+                    Err(RecvError::Lagged(_)) => self.look_for_tasks(&running).await,
+                    Err(RecvError::Closed) => return,
+                },
+            };
+            if let Err(e) = done {
+                warn!(self.cx.log, "cannot look for scheduled tasks"; "error" => %e);
+            }
+        }
+    }
+
+    async fn run_named(&self, running: &Running, id: &str) -> Result<()> {
+        match self.store.active_task(id).await? {
+            Some(task) if KNOWN.contains(&task.action.as_str()) => {
+                self.start_task(running, task);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn look_for_tasks(&self, running: &Running) -> Result<()> {
+        self.store.delete_ended_tasks(self.cx.now_ms() - KEEP_MS).await?;
+        for task in self.store.due_tasks(KNOWN, self.cx.now_ms(), MOST as i64).await? {
+            self.start_task(running, task);
+        }
+        Ok(())
+    }
+
+    /// Starts a task unless it or too many others are under way; then the next look finds it.
+    fn start_task(&self, running: &Running, task: Task) {
+        let mut tasks = running.lock();
+        if tasks.contains_key(&task.id) || tasks.len() >= MOST {
+            return;
+        }
+        let (app, ended, id) = (self.clone(), running.clone(), task.id.clone());
+        let work = tokio::spawn(async move {
+            app.carry_out(&task).await;
+            ended.lock().remove(&task.id);
+        });
+        tasks.insert(id, work.abort_handle());
+    }
+
+    async fn carry_out(&self, task: &Task) {
+        let outcome = match self.store.set_task_status(&task.id, "active", None, self.cx.now_ms()).await {
+            Ok(()) => self.do_task(task).await,
+            Err(e) => Err(e),
+        };
+        let (status, error) = match &outcome {
+            Ok(()) => ("complete", None),
+            Err(e) => ("failed", Some(e.to_string())),
+        };
+        info!(self.cx.log, "scheduled task ended"; "action" => &task.action, "status" => status, "error" => error.as_deref());
+        if let Err(e) = self.store.set_task_status(&task.id, status, error.as_deref(), self.cx.now_ms()).await {
+            warn!(self.cx.log, "the end of a task was not noted"; "id" => &task.id, "error" => %e);
+        }
+    }
+
+    async fn do_task(&self, task: &Task) -> Result<()> {
+        match task.action.as_str() {
+            UPDATE_JOIN_STATES => {
+                let user_id = task.resource_id.as_deref().ok_or_else(|| Error::internal("resource_id: missing"))?;
+                self.accounts.carry_profile(<&UserId>::try_from(user_id)?).await;
+                Ok(())
+            }
+            DELETE_DEVICE_MESSAGES => {
+                let text = |key: &str| task.params[key].as_str().ok_or_else(|| Error::internal(format!("params.{key}: no text")));
+                let upto = task.params["up_to_stream_id"].as_i64();
+                let upto = upto.ok_or_else(|| Error::internal("params.up_to_stream_id: no number"))?;
+                self.store.delete_to_device_upto(text("user_id")?, text("device_id")?, upto).await
+            }
+            other => Err(Error::internal(format!("action {other} is not known"))),
+        }
+    }
+}
