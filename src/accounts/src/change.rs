@@ -39,4 +39,10 @@ impl Accounts {
         self.ask_to_part(user_id).await;
         Ok(())
     }
+
+    /// Makes a deactivated account usable again; it has no password until one is set.
+    pub async fn reactivate(&self, user_id: &UserId) -> Result<()> {
+        self.cx.store.reactivate_user(user_id).await?;
+        self.show_in_directory(user_id).await
+    }
 }

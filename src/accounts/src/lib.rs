@@ -2,6 +2,7 @@
 
 mod account_data;
 mod authenticate;
+mod auto_join;
 mod blocking;
 mod change;
 mod login;
@@ -34,12 +35,10 @@ use config::AppService;
 use devices::Devices;
 use replication::Cx;
 use rooms::Rooms;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
-use types::{Error, Requester, Result};
+use types::{Error, Result};
 
 /// One per process; cheap to clone.
 #[derive(Clone)]
@@ -55,15 +54,11 @@ struct Inner {
     /// Hashing passwords keeps a core busy for a good part of a second.
     hashing: Semaphore,
     seen: sightings::LastSeen,
-    auto_join: OnceLock<AutoJoin>,
     nonces: nonces::Nonces,
     telling: profile::Telling,
     /// Somebody is at work leaving rooms for deactivated users.
     parting: AtomicBool,
 }
-
-/// Joins a new account to the configured rooms; failures are its own to log.
-pub type AutoJoin = Box<dyn Fn(Requester) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Accounts {
     pub fn new(cx: Cx, rooms: Rooms, devices: Devices) -> Self {
@@ -72,17 +67,11 @@ impl Accounts {
             limits: Limits::new(&cx.config.rate),
             hashing: Semaphore::new(cores),
             seen: sightings::LastSeen::new(),
-            auto_join: OnceLock::new(),
             nonces: nonces::Nonces::new(),
             telling: profile::Telling::default(),
             parting: AtomicBool::new(false),
         };
         Self { cx, rooms, devices, inner: Arc::new(inner) }
-    }
-
-    /// Says how new accounts join `auto_join_rooms`; the rules of joining live in a crate above this one.
-    pub fn set_auto_join(&self, join: AutoJoin) {
-        let _first_wins = self.inner.auto_join.set(join);
     }
 
     /// The rate limiters of this process.

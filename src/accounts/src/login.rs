@@ -199,9 +199,17 @@ impl Accounts {
 
     /// MSC3866: new accounts wait for an administrator.
     pub fn requires_approval(&self) -> bool {
+        self.approves() && self.msc3866("require_approval_for_new_accounts")
+    }
+
+    /// MSC3866: administrators may approve accounts.
+    pub fn approves(&self) -> bool {
+        self.msc3866("enabled")
+    }
+
+    fn msc3866(&self, key: &str) -> bool {
         let msc = self.cx.config.experimental.0.get("msc3866");
-        let on = |key: &str| msc.and_then(|m| m.get(key)).and_then(Value::as_bool).unwrap_or(false);
-        on("enabled") && on("require_approval_for_new_accounts")
+        msc.and_then(|m| m.get(key)).and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// A token with which another device of the user may log in once.

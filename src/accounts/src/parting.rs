@@ -1,6 +1,7 @@
 //! Deactivated users leave their rooms, one after the other, also after a restart.
 
 use crate::Accounts;
+use rooms::membership::{Action, Change};
 use ruma::{RoomId, UserId};
 use slog::{info, warn};
 use std::sync::atomic::Ordering;
@@ -67,10 +68,9 @@ impl Accounts {
 
     /// Rooms that cannot be left are passed over.
     async fn leave(&self, user_id: &UserId, room: &str) {
-        let content = types::json::raw(&serde_json::json!({"membership": "leave"}));
-        let (Ok(room_id), Ok(content)) = (<&RoomId>::try_from(room), content) else { return };
-        let template = rooms::Template::new(user_id.to_owned(), "m.room.member", content).state(user_id.as_str());
-        if let Err(e) = self.rooms.send(&Requester::for_user(user_id), room_id, template).await {
+        let Ok(room_id) = <&RoomId>::try_from(room) else { return };
+        let leave = Change::new(user_id.to_owned(), Action::Leave);
+        if let Err(e) = self.rooms.change_membership(&Requester::for_user(user_id), room_id, leave).await {
             info!(self.cx.log, "room not left"; "user" => %user_id, "room" => room, "error" => %e);
         }
     }

@@ -3,10 +3,10 @@
 use crate::{Accounts, login};
 use config::AppService;
 use ruma::{OwnedUserId, UserId};
-use slog::{info, warn};
+use slog::info;
 use std::sync::Arc;
 use store::users::NewUser;
-use types::{Error, Requester, Result};
+use types::{Error, Result};
 
 /// Longest user id, in characters.
 const MAX_USER_ID: usize = 255;
@@ -155,7 +155,7 @@ impl Accounts {
             None => self.register_number(&new).await?,
         };
         info!(self.cx.log, "account registered"; "user" => %user_id, "guest" => new.make_guest);
-        self.after_registration(&user_id, new.make_guest).await;
+        self.auto_join(&user_id, new.make_guest).await;
         Ok(user_id)
     }
 
@@ -215,23 +215,6 @@ impl Accounts {
         Ok((user_id, service))
     }
 
-    /// Joins the rooms new accounts are to be in.
-    async fn after_registration(&self, user_id: &UserId, guest: bool) {
-        let c = &self.cx.config.registration;
-        let later = self.cx.config.consent.as_ref().is_some_and(|c| c.require_at_registration);
-        if c.auto_join_rooms.is_empty() || later || (guest && !c.auto_join_rooms_for_guests) {
-            return;
-        }
-        let mut who = Requester::for_user(user_id);
-        who.is_guest = guest;
-        who.authenticated_entity = self.server_name().to_owned();
-        if let Some(join) = self.inner.auto_join.get() {
-            join(who).await;
-        } else {
-            warn!(self.cx.log, "nobody joins new accounts to auto_join_rooms"; "user" => %user_id);
-        }
-    }
-
     /// What is to follow a registration by interactive authentication: `stages` that were completed.
     pub async fn after_ui_registration(
         &self,
@@ -240,6 +223,7 @@ impl Accounts {
     ) -> Result<()> {
         if let (true, Some(consent)) = (stages.contains_key("m.login.terms"), &self.cx.config.consent) {
             self.cx.store.set_consent_version(user_id.as_str(), &consent.version, self.cx.now_ms()).await?;
+            self.auto_join_after_consent(user_id).await;
         }
         Ok(())
     }

@@ -266,8 +266,8 @@ fn is_failed(e: &Error) -> bool {
 fn is_about_the_request(e: &Error) -> bool {
     match e {
         Error::Client(c) => {
-            let proof = matches!(c.status, 401 | 403) || matches!(&*c.message, m if m.contains("egistration token"));
-            !proof
+            let token = c.message.contains("egistration token") || c.message.contains("UIA session");
+            !(matches!(c.status, 401 | 403) || token)
         }
         Error::Internal(_) => true,
     }

@@ -2,7 +2,7 @@
 
 use crate::proof::prove;
 use app::App;
-use http::{On, Route, Rq, route};
+use http::{Access, App as _, On, Route, Rq, route};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use types::{Error, Requester, Result};
@@ -15,7 +15,7 @@ pub fn routes() -> Vec<Route<App>> {
         route("GET", "WhoamiRestServlet", "/_matrix/client/(r0|v3|unstable)/account/whoami").guest(whoami),
         route("POST", "PasswordRestServlet", "/_matrix/client/(r0|v3|unstable)/account/password")
             .on(On::Main)
-            .user(change_password),
+            .open(change_password),
         route("POST", "DeactivateAccountRestServlet", "/_matrix/client/(r0|v3|unstable)/account/deactivate")
             .on(On::Main)
             .user(deactivate),
@@ -63,7 +63,17 @@ struct ChangePassword {
     logout_devices: Option<bool>,
 }
 
-async fn change_password(app: App, who: Requester, rq: Rq) -> Result<()> {
+/// Without a token only an e-mail address could prove who asks, and mail is not sent: the flow is shown.
+async fn change_password(app: App, rq: Rq) -> Result<()> {
+    if rq.access_token().is_none() {
+        let proof = crate::proof::ui_auth(&rq, "modify your account password");
+        let mut asked: Map<String, Value> = rq.json()?;
+        asked.remove("new_password");
+        let flows = [vec!["m.login.email.identity".to_owned()]];
+        app.accounts.check_ui_auth(&flows, &proof, asked, Map::new()).await?;
+        return Err(Error::forbidden("Password reset by e-mail is not available"));
+    }
+    let who = app.authenticate(&rq, Access::User).await?;
     let body: ChangePassword = rq.json()?;
     if body.new_password.as_ref().is_some_and(|p| p.chars().count() > 512) {
         return Err(Error::bad_json("new_password: longer than 512 characters"));

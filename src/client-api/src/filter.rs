@@ -2,7 +2,7 @@
 
 use app::App;
 use http::{Route, Rq, route};
-use ruma::{CanonicalJsonObject, RoomId, UserId};
+use ruma::{RoomId, UserId};
 use serde_json::{Map, Value, json};
 use types::{Error, Requester, Result};
 
@@ -38,9 +38,7 @@ async fn create(app: App, who: Requester, rq: Rq) -> Result<Value> {
             *limit = json!(most);
         }
     }
-    let canonical: CanonicalJsonObject = serde_json::from_value(Value::Object(filter))
-        .map_err(|e| Error::bad_json(format!("Body is not canonical JSON: {e}")))?;
-    let id = app.store.add_filter(&who.user_id, &canonical).await?;
+    let id = app.store.add_filter(&who.user_id, &filter).await?;
     Ok(json!({"filter_id": id.to_string()}))
 }
 

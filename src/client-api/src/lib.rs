@@ -3,7 +3,10 @@
 mod account;
 mod account_data;
 mod admin_register;
+mod admin_registration_tokens;
+mod admin_users;
 mod aliases;
+mod auth;
 mod capabilities;
 mod dehydrated;
 mod devices;
@@ -46,7 +49,10 @@ pub fn routes() -> Vec<Route<App>> {
         account::routes(),
         account_data::routes(),
         admin_register::routes(),
+        admin_registration_tokens::routes(),
+        admin_users::routes(),
         aliases::routes(),
+        auth::routes(),
         capabilities::routes(),
         dehydrated::routes(),
         devices::routes(),

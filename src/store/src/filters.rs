@@ -1,13 +1,16 @@
 //! Storing filters: table `user_filters`. A filter never changes.
 
 use crate::{Store, transaction};
-use ruma::{CanonicalJsonObject, UserId};
+use ruma::UserId;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use types::Result;
 
 impl Store {
     /// Stores a filter; the same filter has the same id.
-    pub async fn add_filter(&self, user_id: &UserId, filter: &CanonicalJsonObject) -> Result<i64> {
-        let json = serde_json::to_vec(filter)?;
+    pub async fn add_filter(&self, user_id: &UserId, filter: &Map<String, Value>) -> Result<i64> {
+        let json = serde_json::to_vec(&sorted(filter))?;
         let (id, localpart) = (user_id.as_str(), user_id.localpart());
         let mut attempt = 0;
         loop {
@@ -28,5 +31,37 @@ impl Store {
                 other => return other,
             }
         }
+    }
+}
+
+/// JSON with sorted keys: canonical but for fractions, which filters may have.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Sorted<'a> {
+    Object(BTreeMap<&'a str, Sorted<'a>>),
+    Array(Vec<Sorted<'a>>),
+    Other(&'a Value),
+}
+
+fn sorted(map: &Map<String, Value>) -> Sorted<'_> {
+    Sorted::Object(map.iter().map(|(k, v)| (k.as_str(), sorted_value(v))).collect())
+}
+
+fn sorted_value(value: &Value) -> Sorted<'_> {
+    match value {
+        Value::Object(map) => sorted(map),
+        Value::Array(list) => Sorted::Array(list.iter().map(sorted_value).collect()),
+        other => Sorted::Other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_at_every_depth() {
+        let filter: Map<String, Value> = serde_json::from_str(r#"{"b":[{"d":1.5,"c":null}],"a":"ü"}"#).unwrap();
+        assert_eq!(serde_json::to_string(&sorted(&filter)).unwrap(), r#"{"a":"ü","b":[{"c":null,"d":1.5}]}"#);
     }
 }
