@@ -16,6 +16,10 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         "ReplicationPostRegisterActionsServlet",
         "/_synapse/replication/post_register/{user_id}/{txn_id}",
         registered,
+    ), post_once(
+        "ReplicationNotifyAccountDeactivatedServlet",
+        "/_synapse/replication/notify_account_deactivated/{user_id}/{txn_id}",
+        deactivated,
     )]
 }
 
@@ -30,4 +34,10 @@ async fn open(app: App, rq: Rq, body: Object) -> Result<Object> {
     let new: NewSession =
         serde_json::from_value(Value::Object(body)).map_err(|e| Error::bad_json(format!("Body: {e}")))?;
     object(&app.accounts.open_session_here(&rq.user_id()?, new).await?)
+}
+
+/// The main process leaves the rooms of deactivated users.
+async fn deactivated(app: App, _: Rq, _: Object) -> Result<Object> {
+    app.accounts.part_deactivated();
+    nothing()
 }
