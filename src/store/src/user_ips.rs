@@ -108,26 +108,28 @@ impl Store {
         Ok(row.map_or(0, |r| r.get(0)))
     }
 
-    /// A user's connections since a time, newest first.
+    /// A user's connections since a time, newest first; those still to be written too, in the process that writes them.
     pub async fn sightings(&self, user_id: &str, since_ms: i64) -> Result<Vec<Sighting>> {
-        let rows = self
-            .db
-            .query(
-                "SELECT user_id, access_token, ip, user_agent, device_id, last_seen FROM user_ips
-                 WHERE user_id = $1 AND last_seen >= $2 ORDER BY last_seen DESC",
-                &[&user_id, &since_ms],
-            )
-            .await?;
-        Ok(rows
-            .iter()
-            .map(|r| Sighting {
-                user_id: r.get(0),
-                access_token: r.get(1),
-                ip: r.get(2),
-                user_agent: r.get(3),
-                device_id: r.get(4),
-                last_seen: r.get(5),
-            })
-            .collect())
+        let sql = "SELECT user_id, access_token, ip, user_agent, device_id, last_seen FROM user_ips
+                   WHERE user_id = $1 AND last_seen >= $2";
+        let rows = self.db.query(sql, &[&user_id, &since_ms]).await?;
+        let written = rows.iter().map(|r| Sighting {
+            user_id: r.get(0),
+            access_token: r.get(1),
+            ip: r.get(2),
+            user_agent: r.get(3),
+            device_id: r.get(4),
+            last_seen: r.get(5),
+        });
+        let mut all: HashMap<(String, String), Sighting> =
+            written.map(|s| ((s.access_token.clone(), s.ip.clone()), s)).collect();
+        let pending = self.accounts.sightings.lock().unwrap_or_else(|e| e.into_inner());
+        for s in pending.values().filter(|s| s.user_id == user_id && s.last_seen >= since_ms) {
+            all.insert((s.access_token.clone(), s.ip.clone()), s.clone());
+        }
+        drop(pending);
+        let mut all: Vec<Sighting> = all.into_values().collect();
+        all.sort_by_key(|s| std::cmp::Reverse(s.last_seen));
+        Ok(all)
     }
 }
