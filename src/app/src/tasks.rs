@@ -45,15 +45,9 @@ impl App {
             let done = tokio::select! {
                 _ = look.tick() => self.look_for_tasks(&running).await,
                 command = commands.recv() => match command {
-                    Ok(Command::NewActiveTask { id }) => self.run_named(&running, &id).await,
-                    Ok(Command::CancelTask { id }) => {
-                        if let Some(task) = running.lock().remove(&id) {
-                            task.abort();
-                        }
-                        Ok(())
-                    }
+                    Ok(Command::NewActiveTask { .. }) | Err(RecvError::Lagged(_)) => self.look_for_tasks(&running).await,
+                    Ok(Command::CancelTask { id }) => self.cancel_task(&running, &id).await,
                     Ok(_) => Ok(()),
-                    Err(RecvError::Lagged(_)) => self.look_for_tasks(&running).await,
                     Err(RecvError::Closed) => return,
                 },
             };
@@ -63,14 +57,11 @@ impl App {
         }
     }
 
-    async fn run_named(&self, running: &Running, id: &str) -> Result<()> {
-        match self.store.active_task(id).await? {
-            Some(task) if KNOWN.contains(&task.action.as_str()) => {
-                self.start_task(running, task);
-                Ok(())
-            }
-            _ => Ok(()),
+    async fn cancel_task(&self, running: &Running, id: &str) -> Result<()> {
+        if let Some(task) = running.lock().remove(id) {
+            task.abort();
         }
+        self.store.set_task_status(id, "cancelled", None, self.cx.now_ms()).await
     }
 
     async fn look_for_tasks(&self, running: &Running) -> Result<()> {

@@ -38,13 +38,7 @@ impl Store {
         Ok(self.db.query(&sql, &[&actions, &now_ms, &limit]).await?.iter().map(parse).collect())
     }
 
-    /// A task that has been made active.
-    pub async fn active_task(&self, id: &str) -> Result<Option<Task>> {
-        let sql = format!("SELECT {COLUMNS} FROM scheduled_tasks WHERE id = $1 AND status = 'active'");
-        Ok(self.db.query_opt(&sql, &[&id]).await?.as_ref().map(parse))
-    }
-
-    /// Notes what became of a task that was under way: `active`, `complete` or `failed`.
+    /// Notes what became of a task that was waiting or under way: `active`, `complete`, `failed` or `cancelled`.
     pub async fn set_task_status(&self, id: &str, status: &str, error: Option<&str>, now_ms: i64) -> Result<()> {
         let sql = "UPDATE scheduled_tasks SET status = $2, error = $3, timestamp = $4
                    WHERE id = $1 AND status IN ('active', 'scheduled')";
