@@ -61,6 +61,7 @@ pub mod profiles;
 pub mod push_rules;
 pub mod tags;
 pub mod user_directory;
+mod user_directory_update;
 pub mod users;
 mod writer_caches;
 mod unread_rotate;

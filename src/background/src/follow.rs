@@ -1,4 +1,5 @@
-//! Keeps the statistics of rooms and users, which the room directory is made of.
+//! What follows the changes of rooms' state: the statistics that the room directory is made of, and the user
+//! directory.
 
 use replication::Cx;
 use slog::warn;
@@ -10,12 +11,19 @@ use types::Result;
 /// Changes of state come in bursts; one pass a while is enough.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// What is kept in step.
+#[derive(Clone, Copy, Debug)]
+pub enum Follower {
+    Statistics,
+    UserDirectory,
+}
+
 /// Follows the events stream. Never returns.
-pub async fn run(cx: Cx) {
+pub async fn run(cx: Cx, what: Follower) {
     let mut updates = cx.store.streams.subscribe();
     loop {
-        if let Err(e) = catch_up(&cx).await {
-            warn!(cx.log, "statistics fell behind"; "error" => %e);
+        if let Err(e) = catch_up(&cx, what).await {
+            warn!(cx.log, "fell behind the state of rooms"; "what" => ?what, "error" => %e);
             tokio::time::sleep(Duration::from_secs(5)).await;
             continue;
         }
@@ -35,10 +43,14 @@ fn has_state(rows: &[store::Row]) -> bool {
     rows.iter().any(|r| matches!(r, store::Row::State { .. } | store::Row::StateAll { .. }))
 }
 
-async fn catch_up(cx: &Cx) -> Result<()> {
+async fn catch_up(cx: &Cx, what: Follower) -> Result<()> {
     loop {
         let upto = cx.store.streams.current(Stream::Events);
-        if !cx.store.advance_statistics(upto).await? {
+        let more = match what {
+            Follower::Statistics => cx.store.advance_statistics(upto).await?,
+            Follower::UserDirectory => cx.store.advance_user_directory(upto).await?,
+        };
+        if !more {
             return Ok(());
         }
     }
