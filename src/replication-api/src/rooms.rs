@@ -1,6 +1,6 @@
 //! Events of rooms that this process writes.
 
-use crate::endpoint::{Object, post_once};
+use crate::endpoint::{Object, nothing, post, post_once};
 use app::App;
 use http::{Route, Rq};
 use types::Result;
@@ -8,6 +8,11 @@ use types::Result;
 pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
         post_once("ReplicationSendEventsRestServlet", "/_synapse/replication/send_events/{txn_id}", take),
+        post(
+            "ReplicationUserJoinedLeftRoomRestServlet",
+            "/_synapse/replication/membership_change/{room_id}/{user_id}/{change}",
+            membership_change,
+        ),
         post_once("PlexusSendEvents", "/_synapse/replication/plexus_send_events/{room_id}/{txn_id}", send),
         post_once("PlexusCreateRoom", "/_synapse/replication/plexus_create_room/{txn_id}", create),
     ]
@@ -16,6 +21,11 @@ pub(crate) fn routes() -> Vec<Route<App>> {
 /// Events another process made.
 async fn take(app: App, _: Rq, body: Object) -> Result<Object> {
     app.rooms.persist_prepared(body).await
+}
+
+/// A worker of Synapse says that a user left; the events stream says so too, so there is nothing to do.
+async fn membership_change(_: App, _: Rq, _: Object) -> Result<Object> {
+    nothing()
 }
 
 /// Between Plexus processes: the events are made here.

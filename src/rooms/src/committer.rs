@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Conn;
 use store::db::{back_off, constraint_of, is_constraint, is_lost, is_serialisation};
-use store::persist::{RoomWrite, WriteError};
+use store::persist::{Doubt, RoomWrite, WriteError};
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{Error, Result};
 
@@ -107,19 +107,34 @@ impl Worker {
         let mut writes: Vec<RoomWrite> = jobs.iter_mut().map(|j| j.write.take()).collect();
         let mut attempt = 0;
         let begun = Instant::now();
+        let mut doubt = None;
         let outcome = loop {
-            let outcome = self.attempt(&mut writes).await;
-            let Err(WriteError { error, unknown }) = outcome else { break Ok(()) };
+            if doubt.is_some() {
+                match self.cx.store.settle(&mut writes, &mut doubt).await {
+                    Ok(true) => break Ok(()),
+                    Ok(false) => {}
+                    Err(error) if begun.elapsed() > PATIENCE => {
+                        self.settle_later(&writes, doubt);
+                        break Err(error);
+                    }
+                    Err(_) => {
+                        back_off(&mut attempt).await;
+                        continue;
+                    }
+                }
+            }
+            let Err(failure) = self.attempt(&mut writes).await else { break Ok(()) };
+            let error = failure.error;
+            doubt = failure.doubt;
             if self.conn.as_ref().is_none_or(Conn::is_closed) || is_lost(&error) {
                 self.conn = None;
-                if begun.elapsed() > PATIENCE {
+                if begun.elapsed() > PATIENCE && doubt.is_none() {
                     break Err(error);
                 }
-                warn!(self.cx.log, "committing again after a lost connection"; "error" => %error);
-                back_off(&mut attempt).await;
-                if unknown && self.was_committed(&mut writes).await {
-                    break Ok(());
+                if attempt == 0 {
+                    warn!(self.cx.log, "a commit waits for the database"; "error" => %error);
                 }
+                back_off(&mut attempt).await;
             } else if is_serialisation(&error) && attempt < RETRIES {
                 back_off(&mut attempt).await;
             } else if constraint_of(&error) == Some(DEVICE_GONE) && writes.len() == 1 && attempt < RETRIES {
@@ -143,8 +158,8 @@ impl Worker {
         let conn = match self.conn.take() {
             Some(conn) => conn,
             None => {
-                let conn = self.cx.store.db.dedicated().await.map_err(|error| WriteError { error, unknown: false })?;
-                self.cx.store.prepare_writer(&conn).await.map_err(|error| WriteError { error, unknown: false })?;
+                let conn = self.cx.store.db.dedicated().await?;
+                self.cx.store.prepare_writer(&conn).await?;
                 conn
             }
         };
@@ -153,15 +168,14 @@ impl Worker {
         outcome
     }
 
-    /// After a commit of unknown outcome: whether it happened. Then the events are announced late.
-    async fn was_committed(&mut self, writes: &mut [RoomWrite]) -> bool {
-        match self.cx.store.adopt_committed(writes).await {
-            Ok(adopted) => adopted,
-            Err(e) => {
-                warn!(self.cx.log, "the outcome of a commit is still unknown"; "error" => %e);
-                false
+    /// Requests cannot wait any longer, but what they may have written must be announced once it is known.
+    fn settle_later(&self, writes: &[RoomWrite], mut doubt: Option<Doubt>) {
+        let (store, mut writes) = (self.cx.store.clone(), writes.to_vec());
+        tokio::spawn(async move {
+            while store.settle(&mut writes, &mut doubt).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
-        }
+        });
     }
 
     async fn answer_all(&self, jobs: Vec<Job>) {

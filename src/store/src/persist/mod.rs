@@ -167,22 +167,35 @@ impl RoomWrite {
     }
 }
 
-/// A transaction's failure. `unknown`: the connection went away around the commit, so nobody knows.
+/// A transaction's failure.
 pub struct WriteError {
     pub error: Error,
-    pub unknown: bool,
+    /// The connection went away around the commit, so nobody knows whether it happened.
+    pub doubt: Option<Doubt>,
 }
 
 impl From<Error> for WriteError {
     fn from(error: Error) -> Self {
-        Self { unknown: crate::db::is_lost(&error), error }
+        Self { error, doubt: None }
     }
 }
+
+/// A commit of unknown outcome. While it lives no reader goes beyond the ids it may have written.
+pub struct Doubt(InFlight);
 
 /// Ids in flight of one batch.
 struct InFlight {
     events: IdGuard,
     caches: Option<IdGuard>,
+    /// The ids of the events are known.
+    numbered: bool,
+}
+
+impl InFlight {
+    fn failed(self, error: Error) -> WriteError {
+        let doubt = crate::db::is_lost(&error).then_some(Doubt(self));
+        WriteError { error, doubt }
+    }
 }
 
 impl Store {
@@ -198,10 +211,13 @@ impl Store {
     /// Stores events of any number of rooms in one transaction. On success the events carry their stream
     /// ordering, caches are up to date and the rows are announced. `now_ms`: for `received_ts`.
     pub async fn write_rooms(&self, conn: &Conn, writes: &mut [RoomWrite], now_ms: i64) -> Result<(), WriteError> {
-        let mut flight = InFlight { events: self.streams.reserve(Stream::Events), caches: None };
+        let mut flight = InFlight { events: self.streams.reserve(Stream::Events), caches: None, numbered: false };
         let plain = writes.iter().all(|w| state::is_plain(w) && extras::is_plain(w));
         if plain {
-            let ids = hot::run(self, conn, writes, now_ms).await?;
+            let ids = match hot::run(self, conn, writes, now_ms).await {
+                Ok(ids) => ids,
+                Err(e) => return Err(flight.failed(e)),
+            };
             flight.events.allocated(&ids);
             number(self, writes, &ids)?;
         } else {
@@ -209,28 +225,32 @@ impl Store {
             if let Err(error) = self.write_all(conn, writes, now_ms, &mut flight).await {
                 // A lost connection rolls back by itself.
                 let _ = conn.batch("ROLLBACK").await;
-                return Err(WriteError { error, unknown: false });
+                return Err(error.into());
             }
-            conn.batch("COMMIT").await?;
+            if let Err(e) = conn.batch("COMMIT").await {
+                return Err(flight.failed(e));
+            }
         }
         self.announce(writes, flight);
         Ok(())
     }
 
-    /// After a commit of unknown outcome: if it happened, announces its events (late) and returns true.
-    pub async fn adopt_committed(&self, writes: &mut [RoomWrite]) -> Result<bool> {
-        let ids: Vec<String> =
-            writes.iter().flat_map(|w| &w.events).map(|e| e.pdu.event_id.to_string()).collect();
+    /// Finds out whether a commit of unknown outcome happened. If so its events are announced, as if nothing had
+    /// been; if not, the doubt is over and the writes can be tried again. On an error the doubt stays.
+    pub async fn settle(&self, writes: &mut [RoomWrite], doubt: &mut Option<Doubt>) -> Result<bool> {
+        let ids: Vec<String> = writes.iter().flat_map(|w| &w.events).map(|e| e.pdu.event_id.to_string()).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let found = self.stream_orderings(&ids).await?;
         let orders: Vec<i64> = ids.iter().filter_map(|id| found.get(*id).copied()).collect();
+        let Some(Doubt(mut flight)) = doubt.take() else { return Ok(false) };
         if orders.len() < ids.len() {
             return Ok(false);
         }
         number(self, writes, &orders)?;
-        let mut events = self.streams.reserve(Stream::Events);
-        events.allocated(&orders);
-        self.announce(writes, InFlight { events, caches: None });
+        if !flight.numbered {
+            flight.events.allocated(&orders);
+        }
+        self.announce(writes, flight);
         Ok(true)
     }
 
@@ -243,6 +263,7 @@ impl Store {
     ) -> Result<()> {
         let (ids, ()) = futures::try_join!(hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
         flight.events.allocated(&ids);
+        flight.numbered = true;
         number(self, writes, &ids)?;
         state::run_after(self, conn, writes).await?;
         extras::run(self, conn, writes, now_ms).await?;
