@@ -1,7 +1,6 @@
 //! Receipts and fully-read markers (spec: "Receipts", "Fully read markers").
 
 use app::App;
-use config::StreamGroup;
 use http::{On, Route, Rq, route};
 use rooms::Look;
 use serde_json::{Map, Value, json};
@@ -99,12 +98,5 @@ async fn marker(app: &App, who: &Requester, room_id: &OwnedRoomId, event_id: &Ow
     if !app.sync.is_marker_ahead(event_id.as_str(), old.as_deref()).await? {
         return Ok(());
     }
-    if app.cx.is_mine(StreamGroup::AccountData, user) {
-        app.store.set_fully_read(user, room_id.as_str(), event_id.as_str()).await?;
-        return Ok(());
-    }
-    let writer = app.cx.owner(StreamGroup::AccountData, user);
-    let payload = Map::from_iter([("content".to_owned(), json!({"event_id": event_id}))]);
-    app.cx.peers.call(writer, "add_room_account_data", &[user, room_id.as_str(), FULLY_READ], false, payload).await?;
-    Ok(())
+    app.accounts.set_account_data(user, Some(room_id.as_str()), FULLY_READ, &json!({"event_id": event_id})).await
 }

@@ -1,6 +1,6 @@
 //! Account data and tags as `/sync` needs them: all, or what changed since.
 
-use crate::{Row, Store, Stream, transaction};
+use crate::Store;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use types::Result;
@@ -76,22 +76,6 @@ impl Store {
         let Some(row) = self.db.query_opt(sql, &[&user_id, &room_id]).await? else { return Ok(None) };
         let content: Value = serde_json::from_str(row.get(0))?;
         Ok(content.get("event_id").and_then(Value::as_str).map(str::to_owned))
-    }
-
-    /// Moves a user's `m.fully_read` marker. Only in the account-data writer.
-    pub async fn set_fully_read(&self, user_id: &str, room_id: &str, event_id: &str) -> Result<i64> {
-        let content = serde_json::json!({"event_id": event_id}).to_string();
-        transaction!(self, "add_room_account_data", |tx| {
-            let id = tx.next(&self.streams, Stream::AccountData).await?;
-            let sql = "INSERT INTO room_account_data (user_id, room_id, account_data_type, stream_id, instance_name, content)
-                       VALUES ($1, $2, 'm.fully_read', $3, $4, $5)
-                       ON CONFLICT (user_id, room_id, account_data_type) DO UPDATE
-                       SET stream_id = EXCLUDED.stream_id, instance_name = EXCLUDED.instance_name, content = EXCLUDED.content";
-            tx.run(sql, &[&user_id, &room_id, &id, &self.instance(), &content]).await?;
-            let row = Row::AccountData { user_id: user_id.to_owned(), room_id: Some(room_id.to_owned()), kind: "m.fully_read".into() };
-            tx.announce(Stream::AccountData, id, row);
-            Ok(id)
-        })
     }
 
     /// A stored filter. Filters never change under their id.

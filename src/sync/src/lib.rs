@@ -15,7 +15,6 @@ pub mod v2;
 pub use filter::Filter;
 pub use presence::UserSync;
 
-use accounts::Accounts;
 use devices::Devices;
 use notifier::Notifier;
 use replication::Cx;
@@ -28,7 +27,6 @@ use store::{Row, Stream};
 pub struct Sync {
     pub(crate) cx: Cx,
     pub(crate) rooms: Rooms,
-    pub(crate) accounts: Accounts,
     pub(crate) devices: Devices,
     pub(crate) live: Arc<Live>,
 }
@@ -47,7 +45,7 @@ pub(crate) struct Live {
 
 impl Sync {
     /// Starts the tasks that belong to it (notifier, timers); they end with the runtime.
-    pub fn start(cx: Cx, rooms: Rooms, accounts: Accounts, devices: Devices) -> Self {
+    pub fn start(cx: Cx, rooms: Rooms, devices: Devices) -> Self {
         let streams = &cx.store.streams;
         // Subscribed first: what moves from here on reaches the views.
         let updates = streams.subscribe();
@@ -61,7 +59,7 @@ impl Sync {
             lazy: lazy::LazyMembers::default(),
             delivered: delivered::Delivered::default(),
         });
-        let sync = Self { cx, rooms, accounts, devices, live };
+        let sync = Self { cx, rooms, devices, live };
         let l = &sync.live;
         let follow = l.notifier.clone().run(sync.cx.store.clone(), updates, l.typing.clone(), l.presence.clone());
         tokio::spawn(follow);

@@ -72,7 +72,7 @@ impl Sync {
         let receipts: Vec<Value> = receipts.into_iter().map(|(room, e)| in_room(e, &room)).collect();
         Ok(json!({
             "rooms": shown,
-            "presence": self.presence_in(&joined, false).await?,
+            "presence": self.presence_in(&joined, Some(user)).await?,
             "account_data": account_data(None, Some(&global)),
             "receipts": receipts,
             "end": now.to_string(),
@@ -103,7 +103,7 @@ impl Sync {
         } else {
             let receipts = self.receipts_since(who.user_id.as_str(), &[&room], None, &now.receipts).await?;
             let receipts = receipts.into_iter().map(|(room, e)| in_room(e, &room)).collect();
-            (self.presence_in(&[&room], true).await?, receipts)
+            (self.presence_in(&[&room], None).await?, receipts)
         };
         let mut answer = json!({
             "room_id": room,
@@ -177,14 +177,16 @@ impl Sync {
         })
     }
 
-    async fn presence_in(&self, rooms: &[&str], with_offline: bool) -> Result<Vec<Value>> {
+    /// Presence of the members of rooms. `me`: only of those who are not offline, and this user's own.
+    async fn presence_in(&self, rooms: &[&str], me: Option<&str>) -> Result<Vec<Value>> {
         if !self.cx.config.presence.enabled {
             return Ok(Vec::new());
         }
         let store = &self.cx.store;
         let members = store.joined_members_of(rooms).await?;
-        let users: HashSet<&str> = members.values().flat_map(|m| m.iter().map(String::as_str)).collect();
-        let mut states = if with_offline {
+        let members = members.values().flat_map(|m| m.iter().map(String::as_str));
+        let users: HashSet<&str> = members.chain(me).collect();
+        let mut states = if me.is_none() {
             self.live.presence.of(store, users).await?
         } else {
             users.into_iter().filter_map(|u| self.live.presence.get(u)).filter(|p| p.state != "offline").collect()
