@@ -123,7 +123,7 @@ impl Store {
             changed: Changed::new(&streams),
             locks: locks::Locks::default(),
             sync: sync_caches::SyncCaches::new(&registry, sized),
-            event_cache: registry.cache("_get_event_cache", sized(8_000)),
+            event_cache: registry.cache("_get_event_cache", sized(4_000)),
             room_caches: room_caches::RoomCaches::new(&registry, sized),
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
             accounts: account_caches::AccountCaches::new(&registry, sized),

@@ -27,8 +27,8 @@ impl SyncCaches {
             joined_rooms: registry.cache("get_rooms_for_user", sized(20_000)),
             room_members: registry.cache("get_users_in_room", sized(5_000)),
             room_summary: registry.cache("get_room_summary", sized(10_000)),
-            current_state_ids: registry.cache("get_partial_current_state_ids", sized(2_000)),
-            group_states: registry.cache("*stateGroupCache*", sized(1_000)),
+            current_state_ids: registry.cache("get_partial_current_state_ids", sized(500)),
+            group_states: registry.cache("*stateGroupCache*", sized(250)),
             unread: registry.cache("get_unread_event_push_actions_by_room_for_user", sized(20_000)),
         }
     }

@@ -16,7 +16,7 @@ impl WriterCaches {
     pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
         Self {
             push_rules: registry.cache("bulk_get_push_rules", sized(50_000)),
-            groups: registry.cache("state_of_group", sized(2_000)),
+            groups: registry.cache("state_of_group", sized(250)),
             versions: registry.cache("get_room_version_id", sized(20_000)),
         }
     }
