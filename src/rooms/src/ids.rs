@@ -28,9 +28,17 @@ impl IdPool {
 
     /// One id no other process has or will get.
     pub async fn take(&self, store: &Store) -> Result<i64> {
+        self.take_above(store, i64::MIN).await
+    }
+
+    /// An id above `floor`, which came from the same sequence. State groups need one above that of the group they
+    /// build on: Synapse takes the row of the highest group for the latest.
+    pub async fn take_above(&self, store: &Store, floor: i64) -> Result<i64> {
         loop {
-            if let Some(id) = self.pop() {
-                return Ok(id);
+            while let Some(id) = self.pop() {
+                if id > floor {
+                    return Ok(id);
+                }
             }
             let fresh = store.sequence_ids(self.sequence, AT_ONCE as i32).await?;
             self.ids.lock().unwrap_or_else(|e| e.into_inner()).extend(fresh);

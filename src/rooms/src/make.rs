@@ -230,7 +230,7 @@ impl Rooms {
             groups.push(NewGroup { id: head.group, event_id: pdu.event_id.clone(), prev: None, rows: Vec::new() });
         }
         let group = match pdu.state_key {
-            Some(_) => Some(self.writing.groups.take(store).await?),
+            Some(_) => Some(self.writing.groups.take_above(store, head.group).await?),
             None => None,
         };
         head.redact(&pdu)?;

@@ -96,7 +96,7 @@ impl Rooms {
             (head.group, head.hops) = (base, known.hops);
             return Ok(());
         }
-        let id = self.writing.groups.take(store).await?;
+        let id = self.writing.groups.take_above(store, base).await?;
         let removed = changes.iter().any(|c| c.event_id.is_none());
         let (prev, rows) = if removed || known.hops >= MAX_HOPS {
             head.hops = 0;
