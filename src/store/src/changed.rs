@@ -38,11 +38,6 @@ impl Changes {
     pub fn since(&self, entity: &str, since: i64) -> bool {
         since < self.known_after.load(Ordering::Acquire) || self.last.get(entity).is_some_and(|at| *at > since)
     }
-
-    fn forget(&self, upto: i64) {
-        self.known_after.fetch_max(upto, Ordering::AcqRel);
-        self.last.clear();
-    }
 }
 
 /// The kinds of changes `/sync` asks for.
@@ -101,22 +96,6 @@ impl Changed {
             _ => {}
         }
     }
-
-    /// After a gap that could not be filled: up to where the streams are now, anything may have changed.
-    pub fn forget_everything(&self, streams: &Streams) {
-        let upto = |s: Stream| streams.token(s).max().max(streams.own(s));
-        for (changes, stream) in [
-            (&self.rooms, Stream::Events),
-            (&self.members, Stream::Events),
-            (&self.receipts, Stream::Receipts),
-            (&self.account_data, Stream::AccountData),
-            (&self.push_rules, Stream::PushRules),
-            (&self.to_device, Stream::ToDevice),
-            (&self.devices, Stream::DeviceLists),
-        ] {
-            changes.forget(upto(stream));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +111,5 @@ mod tests {
         assert!(c.since("a", 11));
         assert!(!c.since("a", 12));
         assert!(!c.since("b", 10));
-        c.forget(20);
-        assert!(c.since("b", 15));
     }
 }

@@ -10,6 +10,10 @@ use types::{MultiToken, Result};
 /// (type, state key) → event.
 pub type StateIds = HashMap<(String, String), OwnedEventId>;
 
+/// Larger states are not kept in memory: the caches count entries, not bytes.
+const MAX_CURRENT: usize = 20_000;
+const MAX_GROUP: usize = 1_000;
+
 /// Later groups of a chain override earlier ones.
 const STATE_OF_GROUPS: &str = "
     WITH RECURSIVE chain(root, state_group, level) AS (
@@ -66,7 +70,9 @@ impl Store {
         }
         for (room, stamp) in missing.iter().zip(stamps) {
             let state = Arc::new(made.remove(room).unwrap_or_default());
-            self.sync.current_state_ids.put_since(stamp, (*room).to_owned(), state.clone());
+            if state.len() <= MAX_CURRENT {
+                self.sync.current_state_ids.put_since(stamp, (*room).to_owned(), state.clone());
+            }
             found.insert((*room).to_owned(), state);
         }
         Ok(found)
@@ -141,7 +147,9 @@ impl Store {
         for (group, state) in made {
             let state = Arc::new(state);
             // A group never changes: there is nothing to invalidate.
-            self.sync.group_states.put(group, state.clone());
+            if state.len() <= MAX_GROUP {
+                self.sync.group_states.put(group, state.clone());
+            }
             found.insert(group, state);
         }
         Ok(found)
