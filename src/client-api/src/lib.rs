@@ -36,6 +36,7 @@ mod send_to_device;
 mod sync;
 mod tags;
 mod typing;
+mod upgrade;
 mod user_directory;
 mod voip;
 mod well_known;
@@ -80,6 +81,7 @@ pub fn routes() -> Vec<Route<App>> {
         sync::routes(),
         tags::routes(),
         typing::routes(),
+        upgrade::routes(),
         user_directory::routes(),
         voip::routes(),
         well_known::routes(),

@@ -6,7 +6,7 @@ use crate::head::Head;
 use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
 use rules::build::rules_of;
-use ruma::{RoomVersionId, UserId};
+use ruma::{RoomId, RoomVersionId, UserId};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,7 +28,7 @@ impl Rooms {
         let hashed = rules.authorization.room_create_event_id_as_room_id;
         let mut templates = new.events;
         complete_create(&mut templates, &new.version, &new.creator)?;
-        let (mut head, mut parts) = self.new_head(&new.version, rules, hashed, who, &templates).await?;
+        let (mut head, mut parts) = self.new_head(&new.version, rules, hashed, new.room_id.as_deref(), who, &templates).await?;
         for template in templates.iter().skip(1) {
             parts.add(self.make(&mut head, who, template).await?);
         }
@@ -55,12 +55,16 @@ impl Rooms {
         version: &RoomVersionId,
         rules: ruma::room_version_rules::RoomVersionRules,
         hashed: bool,
+        chosen: Option<&RoomId>,
         who: &Requester,
         templates: &[Template],
     ) -> Result<(Head, Parts)> {
         let server = self.writing.signer.server_name.as_str();
         for _ in 0..TRIES {
-            let room_id = self.new_room_id()?;
+            let room_id = match chosen {
+                Some(id) => id.to_owned(),
+                None => self.new_room_id()?,
+            };
             if !hashed && !self.is_mine(&room_id) {
                 continue;
             }

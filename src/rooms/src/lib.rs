@@ -33,6 +33,7 @@ mod restricted;
 mod state;
 mod synapse;
 mod template;
+pub mod upgrade;
 pub mod visibility;
 
 pub use bundle::{Bundle, Bundles};
@@ -53,6 +54,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use store::{Row, Stream};
 use tokio::sync::broadcast::error::RecvError;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{mpsc, oneshot};
 use types::{Error, Requester, Result};
 

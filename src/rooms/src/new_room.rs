@@ -23,6 +23,9 @@ pub struct Wanted {
     pub initial_state: Vec<InitialState>,
     pub power_level_content_override: Option<Map<String, Value>>,
     pub is_direct: Option<bool>,
+    /// For rooms made by the server itself.
+    #[serde(skip)]
+    pub room_id: Option<OwnedRoomId>,
     #[serde(deserialize_with = "present")]
     pub name: Option<Value>,
     #[serde(deserialize_with = "present")]
@@ -99,6 +102,7 @@ impl Rooms {
             version: plan.version.clone(),
             creator: plan.creator.clone(),
             is_public: plan.is_public,
+            room_id: wanted.room_id.clone(),
             events,
         };
         let sent = self.create(who, new).await?;

@@ -50,6 +50,8 @@ pub struct NewRoom {
     pub creator: OwnedUserId,
     /// Listed in the public directory.
     pub is_public: bool,
+    /// An id chosen before (rooms up to v11 only); it must fall to this process.
+    pub room_id: Option<OwnedRoomId>,
     /// The first is `m.room.create`; each is authorised by those before it.
     pub events: Vec<Template>,
 }

@@ -115,6 +115,14 @@ impl Store {
         rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
     }
 
+    /// Membership events of those who are banned.
+    pub async fn bans_in(&self, room_id: &str) -> Result<Vec<OwnedEventId>> {
+        let sql = "SELECT event_id FROM current_state_events
+                   WHERE room_id = $1 AND type = 'm.room.member' AND membership = 'ban'";
+        let rows = self.db.query(sql, &[&room_id]).await?;
+        rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
+    }
+
     /// Joined-member counts of rooms.
     pub async fn joined_counts(&self, room_ids: &[&str]) -> Result<std::collections::HashMap<String, i64>> {
         let sql = "SELECT room_id, count(*) FROM current_state_events
