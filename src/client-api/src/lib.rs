@@ -33,6 +33,7 @@ mod rooms_events;
 mod rooms_send;
 mod rooms_state;
 mod send_to_device;
+mod spaces;
 mod sync;
 mod tags;
 mod typing;
@@ -78,6 +79,7 @@ pub fn routes() -> Vec<Route<App>> {
         rooms_send::routes(),
         rooms_state::routes(),
         send_to_device::routes(),
+        spaces::routes(),
         sync::routes(),
         tags::routes(),
         typing::routes(),

@@ -31,6 +31,7 @@ pub mod render;
 mod resolve;
 mod restricted;
 mod state;
+pub mod summary;
 mod synapse;
 mod template;
 pub mod upgrade;

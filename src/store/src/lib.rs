@@ -29,6 +29,7 @@ mod reports;
 mod room_caches;
 pub mod rooms;
 pub mod seen;
+pub mod spaces;
 pub mod standing;
 pub mod membership_for_user;
 pub mod persist;
