@@ -55,7 +55,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use store::{Row, Stream};
 use tokio::sync::broadcast::error::RecvError;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::{mpsc, oneshot};
 use types::{Error, Requester, Result};
 
