@@ -59,7 +59,11 @@ createInterface({ input: process.stdin }).on("line", (text) => {
             const event = client.getRoom(command.room).findEventById(command.event);
             await client.sendReadReceipt(event);
         }
+        if (command.do === "devices") {
+            const known = await client.getCrypto().getUserDeviceInfo(command.users);
+            answer = { known: command.users.filter((user) => known.get(user)?.size) };
+        }
         if (command.do === "stop") { client.stopClient(); process.exit(0); }
-        say({ done: n, event: answer.event_id });
+        say({ done: n, event: answer.event_id, known: answer.known });
     }).catch((error) => say({ failed: String(error) }));
 });

@@ -150,7 +150,10 @@ class JsPerson(Person):
         await self._do(do="read", room=room, event=event_id)
 
     async def knows_devices_of(self, users: list[str]) -> None:
-        """matrix-js-sdk asks for devices when it first encrypts."""
+        """matrix-js-sdk asks for devices when it hears of a change, which may come after its first message."""
+        async with asyncio.timeout(60):
+            while len((await self._do(do="devices", users=users))["known"]) < len(users):
+                await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
         self.loop.cancel()

@@ -40,6 +40,14 @@ fn split(name: &str) -> Result<(&str, &str)> {
 impl Devices {
     /// Stores a device's keys; `{"one_time_key_counts": {…}}`.
     pub async fn upload_keys(&self, user_id: &str, device_id: &str, keys: KeyUpload) -> Result<Value> {
+        // Whoever hears of the device claims a key of it at once, so its one-time keys are there before that.
+        let mut one_time = Ok(());
+        if !keys.one_time_keys.is_empty() {
+            one_time = self.upload_one_time_keys(user_id, device_id, &keys.one_time_keys).await;
+        }
+        if one_time.is_ok() && !keys.fallback_keys.is_empty() {
+            self.cx.store.set_fallback_keys(user_id, device_id, &keys.fallback_keys).await?;
+        }
         if let Some(device_keys) = &keys.device_keys {
             let now = self.cx.now_ms();
             if self.cx.store.set_device_keys(user_id, device_id, device_keys, now).await? {
@@ -48,12 +56,7 @@ impl Devices {
             // The device may have been deleted while its token was still in use.
             self.ensure(user_id, Some(device_id), None, None).await?;
         }
-        if !keys.one_time_keys.is_empty() {
-            self.upload_one_time_keys(user_id, device_id, &keys.one_time_keys).await?;
-        }
-        if !keys.fallback_keys.is_empty() {
-            self.cx.store.set_fallback_keys(user_id, device_id, &keys.fallback_keys).await?;
-        }
+        one_time?;
         let counts = self.cx.store.count_one_time_keys(user_id, device_id).await?;
         Ok(json!({"one_time_key_counts": *counts}))
     }
