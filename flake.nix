@@ -17,6 +17,13 @@
       packages = forAll (pkgs: rec {
         default = plexus;
         plexus = pkgs.callPackage ./nixos-module/package.nix { };
+        # nixos-module/README.md, generated.
+        options-doc = pkgs.writeText "README.md" (
+          import ./nixos-module/doc.nix {
+            inherit lib;
+            pkgs = pkgs.extend self.overlays.default;
+          }
+        ).text;
       });
 
       # A cluster in ./state with its own PostgreSQL, Redis and nginx; no root needed.
@@ -46,10 +53,13 @@
 
       nixosModules = {
         default = self.nixosModules.plexus;
-        plexus = {
-          imports = [ ./nixos-module ];
-          nixpkgs.overlays = [ self.overlays.default ];
-        };
+        # No overlay: a host's nixpkgs may be read-only, as in NixOS tests.
+        plexus =
+          { pkgs, ... }:
+          {
+            imports = [ ./nixos-module ];
+            services.plexus.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.plexus;
+          };
       };
 
       overlays.default = final: _: { plexus = final.callPackage ./nixos-module/package.nix { }; };
@@ -66,6 +76,25 @@
           ];
         };
       });
+
+      checks = forAll (
+        pkgs:
+        let
+          inherit (pkgs.stdenv.hostPlatform) system;
+          evaluation = import ./tests/nixos/evaluation.nix {
+            inherit self nixpkgs;
+            pkgs = pkgs.extend self.overlays.default;
+          };
+        in
+        evaluation
+        // {
+          package = self.packages.${system}.plexus;
+          documentation = pkgs.runCommand "plexus-documentation" { } "diff -u ${./nixos-module/README.md} ${
+            self.packages.${system}.options-doc
+          } && touch $out";
+          single = pkgs.testers.runNixOSTest (import ./tests/nixos/single.nix self);
+        }
+      );
 
       formatter = forAll (pkgs: pkgs.nixfmt);
     };

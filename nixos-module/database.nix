@@ -14,7 +14,10 @@ in
     # ensureDatabases cannot set a collation.
     systemd.services.plexus-database = {
       description = "Database of Plexus";
-      requiredBy = [ "plexus.target" ];
+      requiredBy = [
+        "plexus.target"
+        "plexus-main.service"
+      ];
       before = [
         "plexus.target"
         "plexus-main.service"

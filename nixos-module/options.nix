@@ -110,7 +110,38 @@ in
       type = types.bool;
       default = true;
       example = false;
-      description = "Whether nginx sends each request to the process that answers it fastest.";
+      description = "Whether nginx sends each request to the process that is there for it.";
+    };
+
+    nginx.address = mkOption {
+      type = types.str;
+      default = "127.0.0.1";
+      example = "0.0.0.0";
+      description = "Address of the plain HTTP listener.";
+    };
+
+    nginx.port = mkOption {
+      type = types.port;
+      default = 8008;
+      example = 80;
+      description = "Port of the plain HTTP listener.";
+    };
+
+    nginx.openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Whether the firewall lets others reach {option}`services.plexus.nginx.port`.";
+    };
+
+    nginx.virtualHost = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "matrix.example.org";
+      description = ''
+        Virtual host of {option}`services.nginx` that gets the paths of Matrix. Its certificate is set there:
+        {option}`services.nginx.virtualHosts.<name>.enableACME` and `forceSSL`.
+      '';
     };
 
     rendered = mkOption {

@@ -18,6 +18,8 @@ let
   cluster = toml.generate "cluster.toml" (
     {
       server_name = cfg.serverName;
+      bind_address = cfg.nginx.address;
+      base_port = cfg.nginx.port;
       inherit (cfg) preset workers settings;
       data_dir = toString cfg.dataDir;
       unix_sockets = true;
@@ -37,12 +39,46 @@ let
     // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; }
   );
 
-  # Unit files are put where systemd.packages looks for them.
+  # Unit files are put where systemd.packages looks for them. A configuration that the program or nginx
+  # would refuse fails this build, so it never gets as far as a switch.
   rendered = pkgs.runCommand "plexus-cluster" { nativeBuildInputs = [ cfg.package ]; } ''
     plexus cluster render --file ${cluster} --out "$out" --program ${lib.getExe cfg.package}
     mkdir -p "$out/lib/systemd/system"
     mv "$out"/systemd/* "$out/lib/systemd/system/"
     rmdir "$out/systemd"
+
+    # The check reads the files that settings name; on the host they are made at first start.
+    mkdir check
+    plexus generate-keys --output check/signing.key
+    echo placeholder > check/secret
+    for file in "$out/homeserver.yaml" "$out"/workers/*.yaml; do
+      [ -e "$file" ] || continue
+      sed -E -e "s|^signing_key_path: .*|signing_key_path: $PWD/check/signing.key|" \
+        -e "/^(signing_key|media_store)_path:/! s|^([a-z_]+_path): .*|\1: $PWD/check/secret|" \
+        -e "s|^( *passfile): .*|\1: $PWD/check/secret|" "$file" > "check/$(basename "$file")"
+    done
+    plexus check-config -c check/homeserver.yaml
+    for file in "$out"/workers/*.yaml; do
+      [ -e "$file" ] || continue
+      plexus check-config -c check/homeserver.yaml -c "check/$(basename "$file")"
+    done
+    ${lib.optionalString cfg.nginx.enable ''
+      cat > check/nginx.conf <<EOF
+      pid $PWD/check/nginx.pid;
+      error_log stderr;
+      events { }
+      http {
+        access_log off;
+        client_body_temp_path $PWD/check/body;
+        proxy_temp_path $PWD/check/proxy;
+        fastcgi_temp_path $PWD/check/fastcgi;
+        uwsgi_temp_path $PWD/check/uwsgi;
+        scgi_temp_path $PWD/check/scgi;
+        include $out/nginx/plexus.conf;
+      }
+      EOF
+      ${lib.getExe config.services.nginx.package} -t -e stderr -c "$PWD/check/nginx.conf"
+    ''}
   '';
 in
 {
@@ -63,6 +99,10 @@ in
         message = "services.plexus.database.host is the local socket where services.plexus.database.createLocally is true.";
       }
       {
+        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.database.passFile));
+        message = "services.plexus.database.passFile: a password in the Nix store is readable by everybody.";
+      }
+      {
         assertion = !(config.services.matrix-synapse.enable or false);
         message = "services.matrix-synapse and services.plexus cannot both be enabled on one host.";
       }
@@ -81,15 +121,20 @@ in
     systemd.targets.plexus.wantedBy = [ "multi-user.target" ];
 
     systemd.tmpfiles.rules = [
-      "d ${cfg.dataDir} 0750 plexus plexus -"
-      "d ${cfg.dataDir}/run 0750 plexus plexus -"
-      "d ${cfg.dataDir}/media 0750 plexus plexus -"
+      # nginx, of the group plexus, passes through to the sockets in run, and reads nothing else.
+      "d ${cfg.dataDir} 0710 plexus plexus -"
+      "d ${cfg.dataDir}/run 0710 plexus plexus -"
+      "d ${cfg.dataDir}/media 0700 plexus plexus -"
       "d ${cfg.dataDir}/secrets 0700 plexus plexus -"
     ];
 
     systemd.services.plexus-secrets = {
       description = "Secrets of Plexus, made where they are missing";
-      requiredBy = [ "plexus.target" ];
+      # Workers start after main.
+      requiredBy = [
+        "plexus.target"
+        "plexus-main.service"
+      ];
       before = [
         "plexus.target"
         "plexus-main.service"

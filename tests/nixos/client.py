@@ -1,0 +1,49 @@
+# A Matrix client for testScripts: curl on a machine, so it needs nothing there but curl.
+import json
+import shlex
+from urllib.parse import quote
+
+
+class Client:
+    def __init__(self, machine, base="http://localhost:8008"):
+        self.machine, self.base, self.token, self.txn = machine, base, "", 0
+
+    def ask(self, method, path, body=None):
+        """The answer's JSON; a status outside 2xx fails the test with the answer."""
+        words = ["curl", "-sS", "--fail-with-body", "--max-time", "60", "-X", method, self.base + path]
+        if self.token:
+            words += ["-H", "Authorization: Bearer " + self.token]
+        if body is not None:
+            words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        return json.loads(self.machine.succeed(" ".join(shlex.quote(word) for word in words)))
+
+    def client(self, method, path, body=None):
+        return self.ask(method, "/_matrix/client/v3" + path, body)
+
+    def register(self, name, password="correct horse"):
+        answer = self.client("POST", "/register", {"username": name, "password": password, "auth": {"type": "m.login.dummy"}})
+        self.token = answer["access_token"]
+        return answer["user_id"]
+
+    def login(self, name, password="correct horse"):
+        who = {"type": "m.id.user", "user": name}
+        self.token = self.client("POST", "/login", {"type": "m.login.password", "identifier": who, "password": password})["access_token"]
+
+    def create_room(self, **options):
+        return self.client("POST", "/createRoom", options)["room_id"]
+
+    def join(self, room):
+        self.client("POST", "/join/" + quote(room, safe=""), {})
+
+    def send(self, room, text):
+        self.txn += 1
+        path = f"/rooms/{quote(room, safe='')}/send/m.room.message/t{self.txn}-{len(text)}"
+        return self.client("PUT", path, {"msgtype": "m.text", "body": text})["event_id"]
+
+    def sync(self, since=None):
+        return self.client("GET", "/sync?timeout=0" + ("&since=" + quote(since) if since else ""))
+
+    def texts(self, room):
+        """Bodies of the messages of the room, oldest first."""
+        chunk = self.client("GET", f"/rooms/{quote(room, safe='')}/messages?dir=b&limit=100")["chunk"]
+        return [e["content"]["body"] for e in reversed(chunk) if e["type"] == "m.room.message"]
