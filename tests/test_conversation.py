@@ -36,6 +36,8 @@ async def _converse(people, room, encrypted):
             await asyncio.gather(*[p.start() for p in people])
             if encrypted:
                 await asyncio.gather(*[p.knows_devices_of(users) for p in people])
+            for person in people:
+                await _first_words(person, people, room)
             sent = await asyncio.gather(*[_speak(p, room) for p in people])
             for person in people:
                 await _heard_all(person, room, users, encrypted)
@@ -44,8 +46,17 @@ async def _converse(people, room, encrypted):
         await asyncio.gather(*[p.stop() for p in people], return_exceptions=True)
 
 
+async def _first_words(person, people, room):
+    """One after the other: clients that open sessions with each other at the same moment share their room keys
+    once more, from a later message on, and matrix-nio then loses what lies between (beside Synapse, too)."""
+    text = f"{person.user_id} 0"
+    await person.send(room, text)
+    for other in people:
+        await other.until(f"{text!r}", lambda: text in other.texts(room, person.user_id))
+
+
 async def _speak(person, room):
-    return [await person.send(room, f"{person.user_id} {n}") for n in range(MESSAGES)]
+    return [await person.send(room, f"{person.user_id} {n}") for n in range(1, MESSAGES)]
 
 
 async def _heard_all(person, room, users, encrypted):
