@@ -160,12 +160,10 @@ impl Sync {
         let store = &self.cx.store;
         let mut users: HashSet<String> = HashSet::new();
         if from.presence < end.presence {
-            for changed in self.live.presence.changed_since(from.presence).unwrap_or_default() {
-                let shares = store.rooms_joined_by(&changed).await?.iter().any(|r| rooms.contains(r));
-                if changed == user || shares {
-                    users.insert(changed);
-                }
-            }
+            let changed = self.live.presence.changed_since(from.presence).unwrap_or_default();
+            users.extend(changed.get(user).cloned());
+            let rooms: HashSet<&str> = rooms.iter().map(String::as_str).collect();
+            users.extend(self.in_rooms(changed, &rooms).await?);
         }
         for join in joins {
             match join.state_key.as_deref() {

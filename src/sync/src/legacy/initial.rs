@@ -5,6 +5,7 @@ use crate::Sync;
 use crate::v2::live;
 use ::rooms::access::Access;
 use ::rooms::{Bundles, Look, Render, Visible};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +22,24 @@ pub struct Snapshot {
     pub archived: bool,
 }
 
+/// A room, and up to where it is shown.
+struct View {
+    room_id: String,
+    at: MultiToken,
+    /// The event with which the user left.
+    left: Option<OwnedEventId>,
+}
+
+impl View {
+    fn of(room: &UserRoom, now: &StreamToken) -> Self {
+        let left = (room.membership == "leave").then(|| room.event_id.clone());
+        let at = if left.is_some() { MultiToken::at(room.stream) } else { live(&now.room) };
+        Self { room_id: room.room_id.clone(), at, left }
+    }
+}
+
 /// A room's messages and state.
+#[derive(Default)]
 struct Contents {
     messages: Value,
     state: Vec<Value>,
@@ -41,7 +59,8 @@ impl Sync {
         let memberships: &[&str] = if how.archived { &["invite", "join", "leave"] } else { &["invite", "join"] };
         let rooms = store.rooms_of_user(user, memberships).await?;
         let now = self.now();
-        let contents = self.contents(who, &rooms, how.limit, &now).await?;
+        let views: Vec<View> = rooms.iter().filter(|r| r.membership != "invite").map(|r| View::of(r, &now)).collect();
+        let contents = self.contents(who, &views, how.limit, &now, false).await?;
         let (tags, data) = futures::try_join!(store.tags_since(user, None), store.room_account_data_since(user, None))?;
         let ids: Vec<&str> = rooms.iter().map(|r| r.room_id.as_str()).collect();
         let public: HashSet<String> = store.public_among(&ids).await?.into_iter().collect();
@@ -85,15 +104,17 @@ impl Sync {
         let access = self.rooms.check_may_look(&who.user_id, room_id, true).await?;
         let now = self.now();
         let room = room_id.to_string();
-        let (membership, event_id, at) = match &access {
+        let (membership, view) = match &access {
             Access::Departed(event) => {
                 let positions = store.event_positions(&[event.as_str()]).await?;
-                ("leave", Some(event.clone()), positions.get(event).map_or(live(&now.room), |(_, at)| MultiToken::at(*at)))
+                let at = positions.get(event).map_or(live(&now.room), |(_, at)| MultiToken::at(*at));
+                ("leave", View { room_id: room.clone(), at, left: Some(event.clone()) })
             }
-            _ => ("join", None, live(&now.room)),
+            _ => ("join", View { room_id: room.clone(), at: live(&now.room), left: None }),
         };
-        let departed = event_id.is_some();
-        let contents = self.room_contents(who, &room, event_id, &at, limit, &now, access.is_peeking()).await?;
+        let departed = view.left.is_some();
+        let contents = self.contents(who, &[view], limit, &now, access.is_peeking()).await?.remove(&room);
+        let Contents { messages, state } = contents.unwrap_or_default();
         let (tags, data) = futures::try_join!(
             store.tags_since(who.user_id.as_str(), None),
             store.room_account_data_since(who.user_id.as_str(), None)
@@ -107,8 +128,8 @@ impl Sync {
         };
         let mut answer = json!({
             "room_id": room,
-            "messages": contents.messages,
-            "state": contents.state,
+            "messages": messages,
+            "state": state,
             "presence": presence,
             "receipts": receipts,
             "account_data": account_data(tags.get(&room), data.get(&room)),
@@ -119,62 +140,69 @@ impl Sync {
         Ok(answer)
     }
 
-    /// Messages and state of all rooms joined or left.
+    /// Messages and state of rooms; a fixed number of questions, whatever the number of rooms.
     async fn contents(
         &self,
         who: &Requester,
-        rooms: &[UserRoom],
-        limit: usize,
-        now: &StreamToken,
-    ) -> Result<HashMap<String, Contents>> {
-        let mut out = HashMap::new();
-        for room in rooms.iter().filter(|r| r.membership != "invite") {
-            let left = room.membership == "leave";
-            let at = if left { MultiToken::at(room.stream) } else { live(&now.room) };
-            let event = left.then(|| room.event_id.clone());
-            let contents = self.room_contents(who, &room.room_id, event, &at, limit, now, false).await?;
-            out.insert(room.room_id.clone(), contents);
-        }
-        Ok(out)
-    }
-
-    /// `left_at`: the event after which the room is not shown any more.
-    #[allow(clippy::too_many_arguments)]
-    async fn room_contents(
-        &self,
-        who: &Requester,
-        room_id: &str,
-        left_at: Option<OwnedEventId>,
-        at: &MultiToken,
+        views: &[View],
         limit: usize,
         now: &StreamToken,
         peeking: bool,
-    ) -> Result<Contents> {
+    ) -> Result<HashMap<String, Contents>> {
         let store = &self.cx.store;
-        let stretch = Stretch { room_id, upto: RoomToken::Live(at.clone()), since: None };
-        let found = store.timelines(&[stretch], limit).await?.pop().unwrap_or_default();
-        let ids: Vec<&OwnedEventId> = found.events.iter().rev().map(|(id, _)| id).collect();
+        let mut stretches = Vec::with_capacity(views.len());
+        for v in views {
+            stretches.push(Stretch { room_id: &v.room_id, upto: RoomToken::Live(v.at.clone()), since: None });
+        }
+        let found = store.timelines(&stretches, limit).await?;
+        let ids: Vec<&OwnedEventId> = found.iter().flat_map(|f| f.events.iter().rev().map(|(id, _)| id)).collect();
         let mut events = store.events_in_order(&ids).await?;
         events.retain(|e| e.rejected.is_none());
         let look = Look { peeking, ..Look::default() };
         let visible = self.rooms.filter_visible(&who.user_id, events, look).await?;
         let how = Render::for_user(who);
-        let chunk = self.rooms.render(&visible, &Bundles::new(), how).await?;
-        let state = match &left_at {
-            Some(event) => store.states_after(&[event]).await?.remove(event),
-            None => store.current_states(&[room_id]).await?.remove(room_id),
+        let rendered = self.rooms.render(&visible, &Bundles::new(), how).await?;
+        let mut chunks: HashMap<String, Vec<Box<RawValue>>> = HashMap::new();
+        for (v, event) in visible.iter().zip(rendered) {
+            chunks.entry(v.event.room_id.to_string()).or_default().push(event);
+        }
+        let mut states = self.states(views).await?;
+        let mut out = HashMap::new();
+        for (view, found) in views.iter().zip(found) {
+            let base = if view.left.is_some() { StreamToken::default() } else { now.clone() };
+            let end = StreamToken { room: RoomToken::Live(view.at.clone()), ..base.clone() };
+            let start = StreamToken { room: found.end.unwrap_or_else(|| end.room.clone()), ..base };
+            let chunk = chunks.remove(&view.room_id).unwrap_or_default();
+            let state = self.rooms.render_state(&states.remove(&view.room_id).unwrap_or_default(), how)?;
+            let contents = Contents {
+                messages: json!({"chunk": chunk, "start": start.to_string(), "end": end.to_string()}),
+                state: state.iter().map(|e| serde_json::from_str(e.get())).collect::<Result<_, _>>()?,
+            };
+            out.insert(view.room_id.clone(), contents);
+        }
+        Ok(out)
+    }
+
+    /// State events of rooms: current, or where the user left; oldest first.
+    async fn states(&self, views: &[View]) -> Result<HashMap<String, Vec<Arc<Pdu>>>> {
+        let store = &self.cx.store;
+        let joined: Vec<&str> = views.iter().filter(|v| v.left.is_none()).map(|v| v.room_id.as_str()).collect();
+        let left: Vec<&OwnedEventId> = views.iter().filter_map(|v| v.left.as_ref()).collect();
+        let (current, after) = futures::try_join!(store.current_states(&joined), store.states_after(&left))?;
+        let state_of = |v: &View| match &v.left {
+            Some(event) => after.get(event),
+            None => current.get(&v.room_id),
         };
-        let ids: Vec<OwnedEventId> = state.iter().flat_map(|s| s.values().cloned()).collect();
-        let mut events: Vec<Arc<Pdu>> = store.events(&ids).await?.into_values().collect();
-        events.sort_by_key(|e| e.stream());
-        let state = self.rooms.render_state(&events, how)?;
-        let base = if left_at.is_some() { StreamToken::default() } else { now.clone() };
-        let end = StreamToken { room: RoomToken::Live(at.clone()), ..base.clone() };
-        let start = StreamToken { room: found.end.unwrap_or_else(|| end.room.clone()), ..base };
-        Ok(Contents {
-            messages: json!({"chunk": chunk, "start": start.to_string(), "end": end.to_string()}),
-            state: state.iter().map(|e| serde_json::from_str(e.get())).collect::<Result<_, _>>()?,
-        })
+        let ids: Vec<&OwnedEventId> = views.iter().filter_map(state_of).flat_map(|s| s.values()).collect();
+        let events = store.events(&ids).await?;
+        let mut out = HashMap::new();
+        for view in views {
+            let ids = state_of(view).into_iter().flat_map(|s| s.values());
+            let mut list: Vec<Arc<Pdu>> = ids.filter_map(|id| events.get(id).cloned()).collect();
+            list.sort_by_key(|e| e.stream());
+            out.insert(view.room_id.clone(), list);
+        }
+        Ok(out)
     }
 
     /// Presence of the members of rooms. `me`: only of those who are not offline, and this user's own.

@@ -10,7 +10,7 @@ pub use writer::Writer;
 use crate::Sync;
 use config::StreamGroup;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use store::{PresenceRow, Row};
 use tokio::sync::broadcast;
@@ -41,6 +41,8 @@ impl Default for Remote {
     }
 }
 
+/// For so many users their rooms are most likely in memory; for more the database is asked once.
+const FEW: usize = 4;
 /// The writer is told of an ended sync after this long without another, ms.
 const END_DELAY_MS: i64 = 10_000;
 /// The same state is not told again within this time, ms.
@@ -107,6 +109,23 @@ impl Sync {
         let (a, b) = (self.cx.store.rooms_joined_by(a).await?, self.cx.store.rooms_joined_by(b).await?);
         let excluded = &self.cx.config.server.exclude_rooms_from_presence;
         Ok(a.iter().any(|r| b.contains(r) && !excluded.contains(r)))
+    }
+
+    /// Those of `changed` who are joined to any of these rooms.
+    pub(crate) async fn in_rooms(&self, changed: HashSet<String>, rooms: &HashSet<&str>) -> Result<HashSet<String>> {
+        let store = &self.cx.store;
+        if changed.len() <= FEW {
+            let mut found = HashSet::new();
+            for user in changed {
+                if store.rooms_joined_by(&user).await?.iter().any(|r| rooms.contains(r.as_str())) {
+                    found.insert(user);
+                }
+            }
+            return Ok(found);
+        }
+        let users: Vec<String> = changed.into_iter().collect();
+        let rooms: Vec<String> = rooms.iter().map(|r| (*r).to_owned()).collect();
+        store.users_among_rooms(&users, &rooms).await
     }
 
     /// Sets a user's presence from any process. `status_msg` counts unless the call comes from a sync.

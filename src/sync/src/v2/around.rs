@@ -89,13 +89,10 @@ impl Pass<'_> {
             users.retain(|u| changed.contains(u));
             return Ok(users);
         };
-        let mine: HashSet<&String> = self.presence_rooms().collect();
-        let mut users = HashSet::new();
-        for user in changed {
-            if user == self.user || store.rooms_joined_by(&user).await?.iter().any(|r| mine.contains(r)) {
-                users.insert(user);
-            }
-        }
+        let rooms: HashSet<&str> = self.presence_rooms().map(String::as_str).collect();
+        let own = changed.contains(self.user).then(|| self.user.to_owned());
+        let mut users = self.sync.in_rooms(changed, &rooms).await?;
+        users.extend(own);
         Ok(users)
     }
 
