@@ -163,7 +163,7 @@ impl Actor {
                 }
             },
         };
-        let large = head.events.len() > MANY_EVENTS || head.chains.is_large();
+        let large = head.events.len().max(head.hashes.len()) > MANY_EVENTS || head.chains.is_large();
         if large || matches!(ask.what, What::Take(_)) {
             // Events of others may need groups from the database: all of ours must be there.
             self.flight.wait_idle().await;
@@ -204,6 +204,9 @@ impl Actor {
         }
         let store = &self.rooms.cx.store;
         let found = store.event_of_txn(&self.room_id, &key.0, &key.1, &key.2).await?;
+        if head.txns.checked.len() >= MANY_EVENTS {
+            head.txns.checked.clear();
+        }
         head.txns.checked.insert(device);
         Ok(found.map(|(event_id, stream_ordering, instance)| {
             let instance = instance.unwrap_or_else(|| types::MASTER.to_owned());

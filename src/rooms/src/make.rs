@@ -31,6 +31,8 @@ pub(crate) enum Step {
 
 /// An event refers to at most this many predecessors.
 const MAX_PREV: usize = 10;
+/// Permissions remembered at most.
+const MANY_ALLOWED: usize = 4_000;
 
 impl Rooms {
     /// Makes an event and takes it into the head. On an error the head is as before.
@@ -198,6 +200,9 @@ impl Rooms {
         rules::auth::check(&event, &head.rules.authorization, |kind, key| head.state_event(kind, key).cloned())
             .map_err(|e| self.explain(head, pdu, e))?;
         if plain {
+            if head.allowed.len() >= MANY_ALLOWED {
+                head.allowed.clear();
+            }
             head.allowed.insert(key);
         }
         Ok(())
