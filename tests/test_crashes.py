@@ -5,6 +5,7 @@ import time
 import pytest
 
 from lib import layouts
+from lib.client import has_event
 from lib.load import Load
 
 WIDE = {"filter_timeline_limit": 10000}
@@ -57,6 +58,21 @@ def test_redis_restarts(make_cluster):
     for name in cluster.layout.processes:
         _catches_up(reader.at(cluster.url(name)), since, load, rooms)
     check(cluster, load, reader, since, rooms)
+
+
+def test_without_redis_messages_still_arrive(make_cluster):
+    cluster = make_cluster(layouts.PAIR, config=WIDE)
+    alice, bob = cluster.user("alice", on="main"), cluster.user("bob", on="generic1")
+    room = alice.create_room(preset="public_chat")
+    bob.join(room)
+    tokens = {user: user.sync()["next_batch"] for user in (alice, bob)}
+    cluster.redis.process.kill()
+    for n in range(3):
+        for sender, watcher in ((alice, bob), (bob, alice)):
+            event_id = sender.send(room, f"message {n}")
+            _, tokens[watcher] = watcher.sync_until(has_event(room, event_id), tokens[watcher], seconds=10)
+    cluster.redis.start()
+    _, tokens[bob] = bob.sync_until(has_event(room, alice.send(room, "after")), tokens[bob], seconds=10)
 
 
 def _catches_up(reader, since, load, rooms):
