@@ -15,17 +15,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         ),
         post_once("PlexusSendEvents", "/_synapse/replication/plexus_send_events/{room_id}/{txn_id}", send),
         post_once("PlexusCreateRoom", "/_synapse/replication/plexus_create_room/{txn_id}", create),
-        post(
-            "ReplicationUserJoinedLeftRoomRestServlet",
-            "/_synapse/replication/membership_change/{room_id}/{user_id}/{change}",
-            left,
-        ),
     ]
-}
-
-/// A Synapse worker says that a user left, so that they type no longer. The event itself has told us.
-async fn left(_: App, _: Rq, _: Object) -> Result<Object> {
-    nothing()
 }
 
 /// Events another process made.
