@@ -98,9 +98,9 @@ impl Flight {
 /// Requests a room may have waiting.
 const QUEUE: usize = 256;
 /// A room nobody writes to leaves memory after this.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_secs(120);
 /// With more rooms awake than this, they fall asleep sooner.
-const MANY_ROOMS: usize = 20_000;
+const MANY_ROOMS: usize = 1_000;
 const IDLE_CROWDED: Duration = Duration::from_secs(5);
 /// With more state events at hand than this, those not needed all the time are dropped.
 const MANY_EVENTS: usize = 2_000;
@@ -130,7 +130,8 @@ impl Actor {
         loop {
             let idle = if self.rooms.writing.actors.len() > MANY_ROOMS { IDLE_CROWDED } else { IDLE };
             match tokio::time::timeout(idle, rx.recv()).await {
-                Ok(Some(ask)) => self.take(ask).await,
+                // Boxed, so that a room at rest is only as large as its state.
+                Ok(Some(ask)) => Box::pin(self.take(ask)).await,
                 Ok(None) => break,
                 Err(_) if self.flight.is_idle() => break,
                 Err(_) => {}
