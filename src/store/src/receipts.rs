@@ -104,13 +104,6 @@ impl Store {
         })
     }
 
-    /// The event of a user's receipt in a room.
-    pub async fn receipt_of(&self, room_id: &str, user_id: &str, receipt_type: &str) -> Result<Option<String>> {
-        let sql = "SELECT event_id FROM receipts_linearized
-                   WHERE room_id = $1 AND user_id = $2 AND receipt_type = $3 AND thread_id IS NULL";
-        Ok(self.db.query_opt(sql, &[&room_id, &user_id, &receipt_type]).await?.map(|r| r.get(0)))
-    }
-
     /// Whether `left` is an event after `right` (by depth, then stream). None: one of them is unknown.
     pub async fn is_event_after(&self, left: &str, right: &str) -> Result<Option<bool>> {
         let sql = "SELECT (a.topological_ordering, a.stream_ordering) > (b.topological_ordering, b.stream_ordering)

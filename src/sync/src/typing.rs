@@ -75,18 +75,6 @@ impl TypingView {
         }
         (found, now)
     }
-
-    /// Rows after `from`, up to `upto`, oldest first: for processes that missed them.
-    pub fn rows_between(&self, from: i64, upto: i64) -> Vec<(i64, Row)> {
-        let mut rows: Vec<(i64, Row)> = self
-            .rooms
-            .iter()
-            .filter(|e| e.value().0 > from && e.value().0 <= upto)
-            .map(|e| (e.value().0, Row::Typing { room_id: e.key().clone(), user_ids: e.value().1.clone() }))
-            .collect();
-        rows.sort_by_key(|(at, _)| *at);
-        rows
-    }
 }
 
 /// The writer's books: until when (ms) who types where.
@@ -196,11 +184,6 @@ impl Sync {
                 _ = self.live.typing_writer.changed.notified() => {}
             }
         }
-    }
-
-    /// Rows of the typing stream for a process that missed them.
-    pub fn typing_rows(&self, from: i64, upto: i64) -> Vec<(i64, Row)> {
-        self.live.typing.rows_between(from, upto)
     }
 
     /// Waits until a row announced here can be seen by syncs here.

@@ -12,7 +12,7 @@ use config::StreamGroup;
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use store::{PresenceRow, Row};
+use store::PresenceRow;
 use tokio::sync::broadcast;
 use types::{Error, Result};
 
@@ -256,15 +256,6 @@ impl Sync {
             });
             ended.iter().for_each(|key| self.tell_user_sync(key, false));
         }
-    }
-
-    /// Rows of the presence stream for a process that missed them; None: too old for memory, read the table.
-    pub async fn presence_rows(&self, from: i64, upto: i64) -> Result<Vec<(i64, Row)>> {
-        if let Some(rows) = self.live.presence.rows_between(from, upto) {
-            return Ok(rows);
-        }
-        let stored = self.cx.store.presence_between(from, upto, 10_000).await?;
-        Ok(stored.into_iter().map(|(at, p)| (at, Row::Presence(p))).collect())
     }
 }
 

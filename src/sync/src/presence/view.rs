@@ -79,24 +79,9 @@ impl View {
         (since >= recent.1).then(|| recent.0.range(since + 1..).map(|(_, u)| u.clone()).collect())
     }
 
-    /// Rows after `from`, up to `upto`, oldest first; None: too long ago to know.
-    pub fn rows_between(&self, from: i64, upto: i64) -> Option<Vec<(i64, Row)>> {
-        let recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
-        if from < recent.1 {
-            return None;
-        }
-        let row = |(at, user): (&i64, &String)| Some((*at, Row::Presence(self.users.get(user)?.clone())));
-        Some(recent.0.range(from + 1..=upto.max(from)).filter_map(row).collect())
-    }
-
     /// The presence of a user if it is in memory.
     pub fn get(&self, user_id: &str) -> Option<PresenceRow> {
         self.users.get(user_id).map(|p| p.clone())
-    }
-
-    /// All that are in memory and not offline.
-    pub fn active(&self) -> Vec<PresenceRow> {
-        self.users.iter().filter(|p| p.state != "offline").map(|p| p.clone()).collect()
     }
 
     /// The presence of users; those not in memory come from the database, and are offline if not there.
@@ -134,7 +119,6 @@ mod tests {
         view.apply(&update);
         assert_eq!(view.changed_since(10).unwrap(), HashSet::from(["@a:b".to_owned()]));
         assert_eq!(view.changed_since(12).unwrap(), HashSet::new());
-        assert_eq!(view.rows_between(10, 12).unwrap().len(), 1);
         assert_eq!(view.position(), 12);
     }
 }

@@ -174,15 +174,6 @@ impl Sync {
         self.update_presence(decide, false).await
     }
 
-    /// Presence of remote users as their server tells it. Only in the writer.
-    pub async fn write_remote_presence(&self, states: Vec<PresenceRow>) -> Result<()> {
-        let now = self.cx.now_ms();
-        let decide = |view: &mut BooksView<'_>| {
-            view.new.extend(states.into_iter().map(|s| PresenceRow { last_federation_update_ts: now, ..s }));
-        };
-        self.update_presence(decide, false).await
-    }
-
     pub(super) async fn presence_sync_ended(&self, user_id: &str, device_id: Option<String>) {
         let now = self.cx.now_ms();
         let key = (user_id.to_owned(), device_id);
