@@ -5,7 +5,6 @@ mod authenticate;
 mod auto_join;
 mod blocking;
 mod change;
-mod directory;
 mod login;
 mod logout;
 mod macaroon;

@@ -14,9 +14,6 @@ impl Accounts {
             tokio::spawn(self.clone().write_sightings());
             tokio::spawn(self.clone().expire());
         }
-        if self.cx.duties.user_directory {
-            tokio::spawn(self.clone().keep_directory());
-        }
         if self.cx.duties.is_main {
             self.part_deactivated();
         }

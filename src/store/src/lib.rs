@@ -63,7 +63,6 @@ pub mod push_rules;
 pub mod tags;
 pub mod user_directory;
 mod user_directory_update;
-pub mod user_directory_rooms;
 pub mod users;
 mod writer_caches;
 mod unread_rotate;
