@@ -59,6 +59,7 @@ impl App {
         let devices = Devices::new(cx.clone());
         let accounts = Accounts::new(cx.clone(), rooms.clone(), devices.clone());
         accounts.spawn_tasks();
+        devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());
         let store = cx.store.clone();
         let app = Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() }));

@@ -10,6 +10,7 @@ mod keys;
 mod lists;
 mod signatures;
 mod signing;
+mod tasks;
 mod to_device;
 
 pub use dehydrated::DehydratedEvents;

@@ -32,6 +32,11 @@ impl Devices {
         self.cx.config.owners().writers(StreamGroup::DeviceLists)
     }
 
+    /// The first of the writers is the one that tells other servers.
+    pub(crate) fn is_first_writer(&self) -> bool {
+        self.writers().first().map_or(MASTER, String::as_str) == &*self.cx.instance
+    }
+
     fn is_ours(&self, user_id: &str) -> bool {
         user_id.split_once(':').is_some_and(|(_, server)| server == self.cx.store.server_name.as_str())
     }
@@ -84,8 +89,8 @@ impl Devices {
 
     /// Sees to it that other servers hear of new device changes: the first of the writers does that.
     pub async fn handle_new_device_update(&self) -> Result<()> {
-        let first = self.writers().first().map_or(MASTER, String::as_str);
-        if first != &*self.cx.instance {
+        if !self.is_first_writer() {
+            let first = self.writers().first().map_or(MASTER, String::as_str);
             self.cx.peers.call(first, "handle_new_device_update", &[], false, Map::new()).await?;
             return Ok(());
         }

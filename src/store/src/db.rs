@@ -4,6 +4,7 @@ use dashmap::DashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 use types::{Error, Result};
@@ -36,7 +37,7 @@ impl Conn {
 
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         let s = self.statement(sql).await?;
-        Ok(self.client.query(&s, params).await?)
+        self.client.query(&s, params).await.map_err(blame)
     }
 
     /// Prepares a statement ahead of its first use.
@@ -51,13 +52,21 @@ impl Conn {
 
     pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
         let s = self.statement(sql).await?;
-        Ok(self.client.execute(&s, params).await?)
+        self.client.execute(&s, params).await.map_err(blame)
     }
 
     /// Several statements at once, without parameters or results.
     pub async fn batch(&self, sql: &str) -> Result<()> {
         Ok(self.client.batch_execute(sql).await?)
     }
+}
+
+/// PostgreSQL's texts cannot hold NUL: whoever sent it is at fault. Everything else is internal.
+fn blame(e: tokio_postgres::Error) -> Error {
+    if e.code() == Some(&SqlState::CHARACTER_NOT_IN_REPERTOIRE) {
+        return Error::invalid_param("A text holds a character that cannot be stored (U+0000)");
+    }
+    e.into()
 }
 
 /// Makes connections for the pool.
