@@ -93,6 +93,7 @@
             self.packages.${system}.options-doc
           } && touch $out";
           single = pkgs.testers.runNixOSTest (import ./tests/nixos/single.nix self);
+          workers = pkgs.testers.runNixOSTest (import ./tests/nixos/workers.nix self);
         }
       );
 

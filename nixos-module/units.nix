@@ -46,6 +46,8 @@ let
     mkdir -p "$out/lib/systemd/system"
     mv "$out"/systemd/* "$out/lib/systemd/system/"
     rmdir "$out/systemd"
+    # A switch restarts a changed process in one go rather than stopping all of them first.
+    sed -i '/^\[Service\]/a X-StopIfChanged=false' "$out"/lib/systemd/system/*.service
 
     # The check reads the files that settings name; on the host they are made at first start.
     mkdir check
