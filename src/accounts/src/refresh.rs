@@ -12,6 +12,7 @@ fn earliest(a: Option<i64>, b: Option<i64>) -> Option<i64> {
 impl Accounts {
     /// New tokens for a refresh token, which can be repeated until one of the new ones is used. Only the main process may.
     pub async fn refresh(&self, token: &str) -> Result<Session> {
+        self.check_gives_tokens()?;
         if !credentials::refresh_token_is_wellformed(token) {
             return Err(Error::unknown_token("invalid refresh token"));
         }

@@ -128,8 +128,17 @@ impl Accounts {
         self.devices.notify_device_update(user_id.as_str(), &[device_id]).await
     }
 
+    /// 503 outside the main process: it numbers the tokens, and two who did so would collide.
+    pub(crate) fn check_gives_tokens(&self) -> Result<()> {
+        if self.cx.duties.is_main {
+            return Ok(());
+        }
+        Err(Error::unavailable("Only the main process gives out tokens"))
+    }
+
     /// A token with which an administrator acts as `puppet`. `valid_until_ms`: milliseconds.
     pub async fn mint_token(&self, admin: &UserId, puppet: &UserId, valid_until_ms: Option<i64>) -> Result<String> {
+        self.check_gives_tokens()?;
         self.check_blocking(Some(admin.as_str())).await?;
         let tokens = NewTokens {
             user_id: admin.to_string(),
