@@ -95,6 +95,7 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
     info!(log, "stopping");
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
+    app.accounts.flush_sightings().await;
     app.leave_bus().await;
     Ok(())
 }
