@@ -1,7 +1,7 @@
-# A cluster of several processes behind nginx, asked from another machine: Redis and PostgreSQL go away and come
-# back, and nothing that was acknowledged is lost.
+# A cluster of several processes behind nginx, asked from another machine: services below it go away and come
+# back, the number of processes changes by a switch, and nothing that was acknowledged is lost.
 self:
-{ ... }:
+{ lib, ... }:
 
 let
   processes = "main client1 events1 events2 federation1 streams1 sync1 sync2";
@@ -23,6 +23,10 @@ in
       };
       nginx.address = "0.0.0.0";
       nginx.openFirewall = true;
+    };
+    specialisation.more.configuration.services.plexus.workers = {
+      sync = 3;
+      client = 0;
     };
   };
   nodes.client = { };
@@ -87,5 +91,16 @@ in
           client.wait_until_succeeds(VERSIONS, timeout=60)
           client.sleep(3)
           works("after PostgreSQL")
+
+      with subtest("a switch changes the number of processes"):
+          server.succeed("/run/current-system/specialisation/more/bin/switch-to-configuration test")
+          # NixOS starts what active targets want; said again, the test doesn't rest on it.
+          server.succeed("systemctl start plexus.target")
+          for name in PROCESSES + ["sync3"]:
+              if name != "client1":
+                  server.wait_until_succeeds(f"systemctl is-active plexus-{name}.service", timeout=90)
+          server.fail("systemctl is-active plexus-client1.service")
+          client.wait_until_succeeds(VERSIONS, timeout=60)
+          works("after the switch")
     '';
 }
