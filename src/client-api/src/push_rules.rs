@@ -8,7 +8,6 @@ use types::{Error, Requester, Result};
 
 const ALL: &str = "/_matrix/client/(api/v1|r0|v3|unstable)/pushrules/";
 const ANY: &str = "/_matrix/client/(api/v1|r0|v3|unstable)/pushrules/{*path}";
-const NO_SLASH: &str = "/_matrix/client/(api/v1|r0|v3|unstable)/pushrules";
 
 /// Most bytes of a rule's id and of its conditions and actions.
 const MAX_ID: usize = 300;
@@ -19,7 +18,6 @@ pub fn routes() -> Vec<Route<App>> {
     vec![
         route("GET", "PushRuleRestServlet", ALL).user(get),
         route("GET", "PushRuleRestServlet", ANY).user(get),
-        route("GET", "PushRuleRestServlet", NO_SLASH).user(no_slash),
         route("PUT", "PushRuleRestServlet", ANY).on(here).user(put),
         route("DELETE", "PushRuleRestServlet", ANY).on(here).user(delete),
     ]
@@ -31,11 +29,6 @@ fn unrecognized() -> Error {
 
 fn wants_slash() -> Error {
     Error::client(400, "M_UNRECOGNIZED", "Unrecognised request: You probably wanted a trailing slash")
-}
-
-/// Not even a rule of Synapse's route table takes this.
-async fn no_slash(_: App, _: Requester, _: Rq) -> Result<()> {
-    Err(Error::unrecognized("Unrecognized request"))
 }
 
 async fn get(app: App, who: Requester, rq: Rq) -> Result<Value> {
