@@ -48,35 +48,36 @@ struct Peer(Option<IpAddr>);
 impl<A: App> Serving<A> {
     /// Serves until `stop` turns true, then drains.
     pub async fn tcp(self, listener: TcpListener, stop: watch::Receiver<bool>) {
-        let this = Arc::new(self);
-        let graceful = GracefulShutdown::new();
-        let mut stopping = stop.clone();
-        loop {
-            tokio::select! {
-                _ = stopped(&mut stopping) => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, address)) => {
-                        let _ = socket.set_nodelay(true);
-                        this.clone().connection(socket, Peer(Some(address.ip())), &graceful);
-                    }
-                    // Out of file descriptors, most likely: give some back before trying again.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                },
-            }
-        }
-        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+        let listener = &listener;
+        let next = move || async move {
+            let (socket, address) = listener.accept().await?;
+            let _ = socket.set_nodelay(true);
+            Ok((socket, Peer(Some(address.ip()))))
+        };
+        self.serve(next, stop).await;
     }
 
     /// As [`Serving::tcp`] on a unix socket.
     pub async fn unix(self, listener: UnixListener, stop: watch::Receiver<bool>) {
+        let listener = &listener;
+        let next = move || async move { Ok((listener.accept().await?.0, Peer(None))) };
+        self.serve(next, stop).await;
+    }
+
+    /// Takes connections from `next` until `stop` turns true, then lets the open ones finish.
+    async fn serve<S, F>(self, next: impl Fn() -> F, mut stop: watch::Receiver<bool>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = std::io::Result<(S, Peer)>>,
+    {
         let this = Arc::new(self);
         let graceful = GracefulShutdown::new();
-        let mut stopping = stop.clone();
         loop {
             tokio::select! {
-                _ = stopped(&mut stopping) => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, _)) => this.clone().connection(socket, Peer(None), &graceful),
+                _ = stopped(&mut stop) => break,
+                accepted = next() => match accepted {
+                    Ok((socket, peer)) => this.clone().connection(socket, peer, &graceful),
+                    // Out of file descriptors, most likely: give some back before trying again.
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 },
             }

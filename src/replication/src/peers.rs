@@ -57,6 +57,24 @@ enum Failure {
     TimedOut,
 }
 
+/// How long a peer that does not answer is tried again, with pauses that double.
+struct Patience {
+    first: Duration,
+    /// The longest pause.
+    longest: Duration,
+    /// May be asked again although it was perhaps carried out.
+    repeatable: bool,
+}
+
+/// A client is waiting: about 13 s.
+const FORWARDING: Patience =
+    Patience { first: Duration::from_millis(100), longest: Duration::from_secs(8), repeatable: false };
+
+/// About a minute, as Synapse; for ever where a peer takes its time over what may be repeated.
+const fn calling(repeatable: bool) -> Patience {
+    Patience { first: Duration::from_secs(1), longest: Duration::from_secs(32), repeatable }
+}
+
 impl Peers {
     pub fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
         let connector = Connector(config.clone());
@@ -95,17 +113,7 @@ impl Peers {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer> {
-        let mut wait = Duration::from_millis(100);
-        loop {
-            match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Connect(_)) if wait < Duration::from_secs(8) => {
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
-                }
-                Err(f) => return Err(unreachable(instance, &f)),
-            }
-        }
+        self.persistently(instance, &FORWARDING, method, target, headers, body).await
     }
 
     /// Calls a replication endpoint: `args` become path segments, `txn` adds a transaction id so that the call
@@ -132,7 +140,7 @@ impl Peers {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Bytes::from(serde_json::to_vec(&payload)?);
-        let answer = self.until_answered(instance, Method::POST, &target, headers, body, txn).await?;
+        let answer = self.persistently(instance, &calling(txn), Method::POST, &target, headers, body).await?;
         let mut value = outcome(&answer)?;
         if let Some(positions) = value.as_object_mut().and_then(|o| o.remove("_INT_STREAM_POS")) {
             wait_for_positions(&self.store, instance, &positions).await;
@@ -147,34 +155,39 @@ impl Peers {
             "/_synapse/replication/get_repl_stream_updates/{}/{txn_id}?from_token={from}&upto_token={upto}",
             stream.name()
         );
-        let answer =
-            self.until_answered(instance, Method::GET, &target, HeaderMap::new(), Bytes::new(), true).await?;
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        let answer = self.persistently(instance, &calling(true), Method::GET, &target, headers, body).await?;
         outcome(&answer)
     }
 
-    async fn until_answered(
+    /// Asks until there is an answer or `patience` is at its end.
+    async fn persistently(
         &self,
         instance: &str,
+        patience: &Patience,
         method: Method,
         target: &str,
         headers: HeaderMap,
         body: Bytes,
-        repeatable: bool,
     ) -> Result<Answer> {
-        let mut wait = Duration::from_secs(1);
+        let mut wait = patience.first;
         loop {
             match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::TimedOut) if repeatable => tokio::time::sleep(Duration::from_secs(1)).await,
-                Err(f @ (Failure::Connect(_) | Failure::Lost(_))) => {
-                    let again = repeatable || matches!(f, Failure::Connect(_));
-                    if !again || wait > Duration::from_secs(32) {
-                        return Err(unreachable(instance, &f));
+                // It is there and at work: asking again is answered by the same transaction.
+                Err(Failure::TimedOut) if patience.repeatable => tokio::time::sleep(patience.first).await,
+                Err(failure) => {
+                    let again = match failure {
+                        Failure::Connect(_) => true,
+                        Failure::Lost(_) => patience.repeatable,
+                        Failure::TimedOut => false,
+                    };
+                    if !again || wait > patience.longest {
+                        return Err(unreachable(instance, &failure));
                     }
                     tokio::time::sleep(wait).await;
                     wait *= 2;
                 }
-                Err(f) => return Err(unreachable(instance, &f)),
             }
         }
     }
