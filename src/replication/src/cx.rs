@@ -1,12 +1,13 @@
 //! The context: what every part of a process needs to know.
 
-use crate::bus::Outgoing;
+use crate::bus::Outgoing as ToPublish;
 use crate::listen::Listener;
 use crate::locks::Waiters;
 use crate::publish::{Pool, Publisher};
 use crate::{Bus, Memory, Peers, SharedCache, link};
 use bb8_redis::RedisConnectionManager;
 use config::{Config, Duties, StreamGroup};
+use outgoing::Outgoing;
 use slog::{Logger, info};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,10 +30,12 @@ pub struct Cx {
     /// What this process wrote to the streams that live in memory.
     pub memory: Arc<Memory>,
     pub shared: SharedCache,
+    /// Requests to the outside, but for federation.
+    pub outgoing: Outgoing,
     pub clock: Clock,
     pub log: Logger,
     pub(crate) waiters: Arc<Waiters>,
-    requests: Arc<Mutex<Option<mpsc::Receiver<Outgoing>>>>,
+    requests: Arc<Mutex<Option<mpsc::Receiver<ToPublish>>>>,
 }
 
 impl Cx {
@@ -52,6 +55,7 @@ impl Cx {
         let (bus, requests) = Bus::new(config.redis.is_some());
         let config = Arc::new(config);
         Ok(Self {
+            outgoing: Outgoing::new(&config),
             peers: Arc::new(Peers::new(config.clone(), store.clone())),
             config,
             duties: Arc::new(duties),
