@@ -25,11 +25,11 @@ pub struct Database {
     pub dbname: Option<String>,
     /// TLS towards the server.
     pub sslmode: SslMode,
-    /// CA certificates for `verify-ca` / `verify-full`.
+    /// PEM file of CA certificates; `system`: those of the operating system. `None`: libpq's `~/.postgresql/root.crt`.
     pub sslrootcert: Option<PathBuf>,
-    /// Client certificate.
+    /// PEM file of our certificate. `None`: `~/.postgresql/postgresql.crt` if it exists.
     pub sslcert: Option<PathBuf>,
-    /// Client key.
+    /// PEM file of its key. `None`: `~/.postgresql/postgresql.key`.
     pub sslkey: Option<PathBuf>,
     /// `application_name`.
     pub application_name: Option<String>,
@@ -55,14 +55,16 @@ pub struct Database {
     pub txn_limit: u64,
 }
 
-/// libpq's `sslmode`.
+/// libpq's `sslmode`. Says nothing for unix sockets, which never speak TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslMode {
     /// Never TLS.
     Disable,
-    /// TLS if the server offers it (libpq's `allow` is read as this).
+    /// Without TLS if the server lets us in that way, else with.
+    Allow,
+    /// TLS if the server offers it, else without.
     Prefer,
-    /// TLS without checking the certificate.
+    /// TLS; the certificate is only checked if there are CA certificates.
     Require,
     /// TLS with a certificate of a known CA.
     VerifyCa,
@@ -72,7 +74,7 @@ pub enum SslMode {
 
 const SSL_MODES: &[(&str, SslMode)] = &[
     ("disable", SslMode::Disable),
-    ("allow", SslMode::Prefer),
+    ("allow", SslMode::Allow),
     ("prefer", SslMode::Prefer),
     ("require", SslMode::Require),
     ("verify-ca", SslMode::VerifyCa),

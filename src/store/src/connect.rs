@@ -1,10 +1,13 @@
 //! From `database` in the configuration to a connection.
 
 use crate::Settings;
+use crate::tls::Ways;
 use config::{Config, Database};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_postgres::Client;
 use types::{Error, Result};
 
 impl Settings {
@@ -13,8 +16,7 @@ impl Settings {
         Ok(Self {
             server_name: config.server.name.clone(),
             instance: config.workers.instance_name.clone(),
-            postgres: postgres(&config.database)?,
-            session: session(&config.database),
+            server: Server::of(&config.database)?,
             max_connections: config.database.cp_max,
             allow_unsafe_locale: config.database.allow_unsafe_locale,
             cache_factor: config.caches.global_factor,
@@ -27,18 +29,35 @@ impl Settings {
 /// Folder libpq looks for the server's socket in when no host is given (Debian's packages).
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
+/// A PostgreSQL server and how it is spoken to.
+#[derive(Clone)]
+pub struct Server {
+    config: Arc<tokio_postgres::Config>,
+    ways: Ways,
+    /// Statements run on each new connection.
+    session: Arc<str>,
+}
+
+impl Server {
+    fn of(d: &Database) -> Result<Self> {
+        Ok(Self { config: Arc::new(postgres(d)?), ways: Ways::of(d)?, session: session(d).into() })
+    }
+
+    /// A new connection, ready to be used.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let client = self.ways.connect(&self.config).await?;
+        client.batch_execute(&self.session).await?;
+        Ok(client)
+    }
+}
+
 fn postgres(d: &Database) -> Result<tokio_postgres::Config> {
     let mut pg = tokio_postgres::Config::new();
-    if matches!(d.sslmode, config::database::SslMode::Require | config::database::SslMode::VerifyCa | config::database::SslMode::VerifyFull) {
-        return Err(Error::internal(
-            "database.args.sslmode: TLS to PostgreSQL is not supported yet; allowed: disable, allow, prefer (which all connect without)",
-        ));
-    }
-    pg.ssl_mode(tokio_postgres::config::SslMode::Disable);
-    let host = d.host.as_deref().unwrap_or(if d.hostaddr.is_some() { "" } else { SOCKET_FOLDER });
+    // The host is also the name the server's certificate is asked for.
+    let host = d.host.as_deref().or(d.hostaddr.as_deref()).unwrap_or(SOCKET_FOLDER);
     if host.starts_with('/') {
         pg.host_path(host);
-    } else if !host.is_empty() {
+    } else {
         pg.host(host);
     }
     if let Some(address) = &d.hostaddr {

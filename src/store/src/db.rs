@@ -1,12 +1,12 @@
 //! Connections and transactions. Everything that talks to PostgreSQL goes through here.
 
+use crate::connect::Server;
 use dashmap::DashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use types::{Error, Result};
 
 /// Parameters of one statement.
@@ -71,26 +71,16 @@ fn blame(e: tokio_postgres::Error) -> Error {
 
 /// Makes connections for the pool.
 #[derive(Clone)]
-pub struct Manager {
-    config: Arc<tokio_postgres::Config>,
-    /// Statements run on each new connection.
-    session: Arc<str>,
-}
+pub struct Manager(Server);
 
 impl Manager {
-    pub fn new(config: tokio_postgres::Config, session: &str) -> Self {
-        Self { config: Arc::new(config), session: session.into() }
+    pub fn new(server: Server) -> Self {
+        Self(server)
     }
 
     /// Opens a connection outside the pool.
     pub async fn open(&self) -> Result<Conn> {
-        let (client, connection) = self.config.connect(NoTls).await?;
-        tokio::spawn(async move {
-            // The error reaches whoever waits for an answer on this connection.
-            let _ = connection.await;
-        });
-        client.batch_execute(&self.session).await?;
-        Ok(Conn { client, statements: DashMap::new(), dirty: AtomicBool::new(false) })
+        Ok(Conn { client: self.0.connect().await?, statements: DashMap::new(), dirty: AtomicBool::new(false) })
     }
 }
 
@@ -134,8 +124,8 @@ pub struct Db {
 
 impl Db {
     /// `max` connections at most (Synapse's `cp_max`). Does not connect yet.
-    pub fn new(config: tokio_postgres::Config, session: &str, max: u32) -> Self {
-        let manager = Manager::new(config, session);
+    pub fn new(server: Server, max: u32) -> Self {
+        let manager = Manager::new(server);
         let pool = bb8::Pool::builder()
             .max_size(max.max(1))
             .min_idle(Some(1.min(max)))
@@ -213,7 +203,10 @@ pub fn is_lost(e: &Error) -> bool {
     pg_error(e).is_some_and(|e| {
         e.is_closed()
             || e.code().is_some_and(|c| c.code().starts_with("57P") || c.code().starts_with("08"))
-            || std::error::Error::source(e).is_some_and(|s| s.is::<std::io::Error>())
+            || std::error::Error::source(e).and_then(|s| s.downcast_ref::<std::io::Error>()).is_some_and(|e| {
+                // Invalid data is TLS talking: a certificate does not get better by waiting.
+                e.kind() != std::io::ErrorKind::InvalidData
+            })
     })
 }
 

@@ -47,6 +47,7 @@ pub mod sync_account_data;
 mod sync_caches;
 pub mod sync_state;
 pub mod sync_timeline;
+mod tls;
 pub mod unread;
 pub mod tokens;
 pub mod user_ips;
@@ -68,6 +69,7 @@ mod writer_caches;
 mod unread_rotate;
 
 pub use changed::Changed;
+pub use connect::Server;
 pub use cache::{Cache, Registry, WireKey};
 pub use db::{Conn, Db, Params, Tx};
 pub use streams::{EventRow, IdGuard, PresenceRow, Row, Stream, Streams, Update};
@@ -80,9 +82,7 @@ pub struct Settings {
     pub server_name: OwnedServerName,
     /// Name of this process (`master` for main).
     pub instance: String,
-    pub postgres: tokio_postgres::Config,
-    /// Statements run on each new connection.
-    pub session: String,
+    pub server: Server,
     pub max_connections: u32,
     /// Accept a database whose locale is not C.
     pub allow_unsafe_locale: bool,
@@ -116,7 +116,7 @@ pub struct Store {
 impl Store {
     /// Opens a database whose schema was checked before. `writers`: configured writers of a stream.
     pub async fn open(settings: Settings, writers: impl Fn(Stream) -> Vec<String>) -> Result<Arc<Self>> {
-        let db = Db::new(settings.postgres, &settings.session, settings.max_connections);
+        let db = Db::new(settings.server, settings.max_connections);
         let streams = Streams::load(db.clone(), &settings.instance, writers).await?;
         let registry = Registry::default();
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;

@@ -57,7 +57,7 @@ pub async fn prepare(settings: &Settings, create: bool, log: &Logger) -> Result<
 }
 
 async fn connect(settings: &Settings, log: &Logger) -> Result<Conn> {
-    let manager = Manager::new(settings.postgres.clone(), &settings.session);
+    let manager = Manager::new(settings.server.clone());
     let mut tries = 0u32;
     loop {
         match manager.open().await {
