@@ -30,9 +30,9 @@ def _pg_bin() -> pathlib.Path:
 
 
 class Postgres:
-    """One server for the whole run; each test takes a database of its own."""
+    """One server for the whole run; each test takes a database of its own. `also`: further settings, `name=value`."""
 
-    def __init__(self, folder: pathlib.Path, durable: bool = False):
+    def __init__(self, folder: pathlib.Path, durable: bool = False, also: tuple[str, ...] = ()):
         self.bin, self.port, self.folder = _pg_bin(), free_port(), folder
         self._number = 0
         folder.mkdir(parents=True)
@@ -49,6 +49,7 @@ class Postgres:
         if not durable:
             # Commits stay synchronous: without fsync that costs a write, and tests crash the server and count.
             settings += ["fsync=off", "full_page_writes=off"]
+        settings += also
         argv = [self.bin / "postgres", "-D", folder / "data", "-p", self.port]
         for setting in settings:
             argv += ["-c", setting]

@@ -56,7 +56,7 @@ impl Cx {
         let config = Arc::new(config);
         Ok(Self {
             outgoing: Outgoing::new(&config),
-            peers: Arc::new(Peers::new(config.clone(), store.clone())),
+            peers: Arc::new(Peers::new(config.clone(), store.clone())?),
             config,
             duties: Arc::new(duties),
             instance: instance.into(),

@@ -3,6 +3,7 @@
 
 mod bus;
 mod command;
+mod connector;
 mod cx;
 mod follow;
 mod link;

@@ -1,23 +1,18 @@
 //! Requests to other processes of the cluster, over HTTP replication.
 
+use crate::connector::Connector;
 use bytes::Bytes;
-use config::{Config, InstanceLocation};
+use config::Config;
 use dashmap::DashMap;
 use http_body_util::{BodyExt, Full};
 use httpcrate::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use store::{Store, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use types::{Error, Result, credentials};
 
 /// Path arguments keep only what is safe everywhere.
@@ -76,13 +71,13 @@ const fn calling(repeatable: bool) -> Patience {
 }
 
 impl Peers {
-    pub fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
-        let connector = Connector(config.clone());
+    pub fn new(config: Arc<Config>, store: Arc<Store>) -> Result<Self> {
+        let connector = Connector::new(config.clone())?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .build(connector);
-        Self { config, store, client, plexus: DashMap::new() }
+        Ok(Self { config, store, client, plexus: DashMap::new() })
     }
 
     /// Whether an instance is a Plexus process. One that does not answer is taken for none.
@@ -279,79 +274,4 @@ pub async fn wait_for_positions(store: &Store, instance: &str, positions: &Value
         (stream != Stream::Federation).then(|| store.streams.wait_for(stream, instance, token, STREAM_WAIT))
     });
     futures::future::join_all(waits).await;
-}
-
-/// Finds an instance by the authority of the URI.
-#[derive(Clone)]
-struct Connector(Arc<Config>);
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// A connection to a peer, TCP or unix.
-struct Link(TokioIo<Box<dyn Io>>);
-
-impl tower_service::Service<httpcrate::Uri> for Connector {
-    type Response = Link;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = std::io::Result<Link>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: httpcrate::Uri) -> Self::Future {
-        let encoded = uri.host().unwrap_or_default().to_owned();
-        let config = self.0.clone();
-        Box::pin(async move {
-            let name = percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy().into_owned();
-            // Hosts are case-insensitive, instance names are not.
-            let map = &config.workers.instance_map;
-            let location =
-                map.get(&name).or_else(|| map.iter().find(|(k, _)| k.eq_ignore_ascii_case(&name)).map(|(_, v)| v));
-            let io: Box<dyn Io> = match location {
-                None => {
-                    let text = format!("instance_map has no {name:?}");
-                    return Err(std::io::Error::new(std::io::ErrorKind::NotFound, text));
-                }
-                Some(InstanceLocation::Tcp { tls: true, .. }) => {
-                    let text = "tls in instance_map is not supported between Plexus processes";
-                    return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, text));
-                }
-                Some(InstanceLocation::Tcp { host, port, .. }) => {
-                    let socket = TcpStream::connect((host.as_str(), *port)).await?;
-                    socket.set_nodelay(true)?;
-                    Box::new(socket)
-                }
-                Some(InstanceLocation::Unix { path }) => Box::new(UnixStream::connect(path).await?),
-            };
-            Ok(Link(TokioIo::new(io)))
-        })
-    }
-}
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl Read for Link {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl Write for Link {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
