@@ -8,6 +8,11 @@ use types::Result;
 pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
         post_once("ReplicationSendEventsRestServlet", "/_synapse/replication/send_events/{txn_id}", take),
+        post_once(
+            "ReplicationFederationSendEventsRestServlet",
+            "/_synapse/replication/fed_send_events/{txn_id}",
+            take_federated,
+        ),
         post(
             "ReplicationUserJoinedLeftRoomRestServlet",
             "/_synapse/replication/membership_change/{room_id}/{user_id}/{change}",
@@ -21,6 +26,11 @@ pub(crate) fn routes() -> Vec<Route<App>> {
 /// Events another process made.
 async fn take(app: App, _: Rq, body: Object) -> Result<Object> {
     app.rooms.persist_prepared(body).await
+}
+
+/// Events another process received from other servers and judged.
+async fn take_federated(app: App, _: Rq, body: Object) -> Result<Object> {
+    app.rooms.persist_federated(body).await
 }
 
 /// A worker of Synapse says that a user left; the events stream says so too, so there is nothing to do.

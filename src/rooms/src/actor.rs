@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use store::persist::{NewRoomRow, RoomWrite};
+use store::persist::{NewRoomRow, Revived, RoomWrite};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use types::{Requester, Result};
 
@@ -23,8 +23,10 @@ pub(crate) struct Ask {
 pub(crate) enum What {
     /// Events to be made.
     Make { who: Requester, templates: Vec<Template> },
-    /// Events made by another process, to be stored.
+    /// Events made elsewhere, to be stored.
     Take(Vec<Prepared>),
+    /// History fetched from another server, to be stored.
+    Backfill(Vec<Prepared>),
 }
 
 /// How a request ended.
@@ -165,7 +167,7 @@ impl Actor {
             },
         };
         let large = head.events.len().max(head.hashes.len()) > MANY_EVENTS || head.chains.is_large();
-        if large || matches!(ask.what, What::Take(_)) {
+        if large || matches!(ask.what, What::Take(_) | What::Backfill(_)) {
             // Events of others may need groups from the database: all of ours must be there.
             self.flight.wait_idle().await;
         }
@@ -185,6 +187,13 @@ impl Actor {
                     return;
                 }
             }
+        }
+        if let What::Backfill(events) = &ask.what {
+            // What went wrong half way is read again from the database.
+            let stored = self.rooms.take_backfill(&mut head, events).await;
+            self.head = stored.is_ok().then_some(head);
+            let _ = ask.reply.send(stored.map(Answer::Sent));
+            return;
         }
         if let Err(e) = self.make_all(head, ask, key).await {
             slog::warn!(self.rooms.cx.log, "a room lost its committer"; "room" => %self.room_id, "error" => %e);
@@ -219,7 +228,7 @@ impl Actor {
         let mut parts = Parts::default();
         let done = match &ask.what {
             What::Make { who, templates } => self.make_each(&mut head, who, templates, &mut parts).await,
-            What::Take(prepared) => self.take_each(&mut head, prepared, &mut parts).await,
+            What::Take(prepared) | What::Backfill(prepared) => self.take_each(&mut head, prepared, &mut parts).await,
         };
         if let Err(e) = done {
             if parts.is_empty() && head.is_intact() {
@@ -253,8 +262,9 @@ impl Actor {
     }
 
     async fn take_each(&self, head: &mut Head, prepared: &[Prepared], parts: &mut Parts) -> Result<()> {
+        let known = self.rooms.look_ahead(head, prepared).await?;
         for event in prepared {
-            parts.add(self.rooms.take_prepared(head, event).await?);
+            parts.add(self.rooms.take_prepared(head, event, known.get(&event.pdu.event_id).copied()).await?);
         }
         Ok(())
     }
@@ -282,7 +292,10 @@ impl Parts {
     pub fn add(&mut self, step: Step) {
         match step {
             Step::Made(made) => {
-                self.slots.push(Slot::New(self.made.len()));
+                self.slots.push(match made.revived {
+                    true => Slot::Existing(made.event.pdu.event_id.clone()),
+                    false => Slot::New(self.made.iter().filter(|m| !m.revived).count()),
+                });
                 self.made.push(*made);
             }
             Step::Existing(id) => self.slots.push(Slot::Existing(id)),
@@ -300,6 +313,7 @@ impl Parts {
             room_id: head.room_id.clone(),
             new_room,
             events: Vec::with_capacity(self.made.len()),
+            revived: Vec::new(),
             extremities: changed.then_some(tips),
             groups: std::mem::take(&mut head.pending_groups),
             delta: std::mem::take(&mut head.pending_delta),
@@ -316,7 +330,10 @@ impl Parts {
                     None => write.delta.push(change),
                 }
             }
-            write.events.push(made.event);
+            match made.revived {
+                true => write.revived.push(Revived { event: made.event, at: 0 }),
+                false => write.events.push(made.event),
+            }
         }
         (write, self.slots)
     }

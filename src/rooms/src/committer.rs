@@ -152,7 +152,7 @@ impl Worker {
     }
 
     async fn attempt(&mut self, writes: &mut [RoomWrite]) -> Result<(), WriteError> {
-        if writes.iter().all(|w| w.events.is_empty()) {
+        if writes.iter().all(RoomWrite::is_empty) {
             return Ok(());
         }
         let conn = match self.conn.take() {

@@ -235,6 +235,9 @@ impl Head {
     pub fn redact(&mut self, by: &Arc<Pdu>) -> Result<()> {
         let Some(target) = by.redacts.as_ref().filter(|_| by.kind == "m.room.redaction") else { return Ok(()) };
         if let Some(event) = self.events.get(target) {
+            if by.meta.recheck_redaction && by.sender.server_name() != event.pdu().sender.server_name() {
+                return Ok(());
+            }
             let mut pruned = (**event.pdu()).clone();
             store::events::redact(&mut pruned, by.clone())?;
             self.events.insert(target.clone(), AuthEvent::new(Arc::new(pruned)));

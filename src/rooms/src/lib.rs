@@ -27,6 +27,7 @@ pub mod read;
 mod redaction;
 pub mod relate;
 mod related;
+pub mod remote;
 pub mod render;
 mod resolve;
 mod restricted;

@@ -67,38 +67,32 @@ impl Rooms {
         if groups.len() > 1 && !head.abandoned {
             // Whoever stored the ends may have resolved them otherwise.
             let current = store.current_state(room_id).await?;
-            head.pending_delta = difference(&current, &head.state);
-            self.name_changes(&mut head).await?;
+            let changes = difference(&current, &head.state);
+            head.pending_delta = self.named(&mut head, changes).await?;
         }
         Ok(head)
     }
 
-    /// Finds the events of changes that are to be written.
-    async fn name_changes(&self, head: &mut Head) -> Result<()> {
-        let ids: Vec<OwnedEventId> = head.pending_delta.iter().filter_map(|c| c.event_id.clone()).collect();
-        self.need(head, &ids).await?;
-        for change in &mut head.pending_delta {
-            change.known = change.event_id.as_ref().and_then(|id| head.events.get(id)).map(|e| e.pdu().clone());
-        }
-        Ok(())
-    }
-
     /// Makes sure state events are at hand.
     pub(crate) async fn need(&self, head: &mut Head, ids: &[OwnedEventId]) -> Result<()> {
+        self.know(head, ids).await?;
+        match ids.iter().find(|id| !head.events.contains_key(*id)) {
+            Some(id) => Err(Error::internal(format!("state event {id} of {} is missing", head.room_id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Gets those state events that are stored. Events in rooms this server is not in lack what authorised them.
+    pub(crate) async fn know(&self, head: &mut Head, ids: &[OwnedEventId]) -> Result<()> {
         let missing: Vec<&EventId> =
             ids.iter().filter(|id| !head.events.contains_key(*id)).map(|id| &**id).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let found = self.cx.store.events(&missing).await?;
-        let lost = missing.iter().find(|id| !found.contains_key(**id)).map(ToString::to_string);
-        for (id, event) in found {
+        for (id, event) in self.cx.store.events(&missing).await? {
             head.events.insert(id, AuthEvent::new(event));
         }
-        match lost {
-            Some(id) => Err(Error::internal(format!("state event {id} of {} is missing", head.room_id))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Makes sure the reference hashes of events are at hand; only rooms v1 and v2 need any.

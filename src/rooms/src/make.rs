@@ -20,6 +20,8 @@ pub(crate) struct Made {
     pub delta: Vec<StateChange>,
     /// The last local member left.
     pub abandoned: bool,
+    /// The event was stored before, without its place in the room.
+    pub revived: bool,
 }
 
 /// What became of a template.
@@ -276,9 +278,10 @@ impl Rooms {
             staged: false,
             push_thread,
             relation: related.map(|r| (r.parent, r.rel_type, r.key)),
+            remote: false,
             pdu,
         };
-        Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned })))
+        Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned, revived: false })))
     }
 }
 

@@ -1,32 +1,58 @@
-//! Events that another process made and this one, as the room's owner, stores (HTTP replication `send_events`).
+//! Events made elsewhere that this process, as the room's owner, stores: by another process (HTTP replication
+//! `send_events`) or by another server (`remote`).
 
 use crate::actor::What;
 use crate::head::{Head, Tip};
 use crate::make::{Made, Step};
-use crate::{Rooms, Sent};
-use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
+use crate::resolve::difference;
+use crate::{Rooms, Sent, StateMap};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomVersionId};
 use rules::build::{create_of_room, reference_to};
 use rules::{AuthEvent, relation};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use store::inbound::Standing;
 use store::persist::{NewEvent, StateChange};
 use types::{Error, EventFormat, InternalMetadata, Pdu, Result};
 
 /// An event as its maker hands it over. Its state groups are stored already.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pdu: Arc<Pdu>,
-    json: String,
-    /// State group after the event.
-    group: i64,
+    pub(crate) pdu: Arc<Pdu>,
+    pub(crate) json: String,
+    /// State group after the event; None for outliers.
+    pub(crate) group: Option<i64>,
     /// State group before it.
-    before: Option<i64>,
+    pub(crate) before: Option<i64>,
+    pub(crate) source: Source,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A process of this server made it.
+    Ours,
+    /// Another server. `staged`: whom it notifies was found out already.
+    Remote { staged: bool },
+}
+
+impl Prepared {
+    /// The event becomes part of the room as its members see it.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.is_accepted() && !self.pdu.meta.soft_failed
+    }
+
+    /// Its place is known, and the rules allow it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        !self.pdu.outlier && self.pdu.rejected.is_none()
+    }
 }
 
 /// One element of the body's `events`.
 #[derive(Deserialize)]
-struct Wire {
+pub(crate) struct Wire {
     event: Value,
     room_version: RoomVersionId,
     internal_metadata: InternalMetadata,
@@ -44,17 +70,22 @@ struct Context {
 }
 
 impl Wire {
-    fn into_prepared(self) -> Result<Prepared> {
+    pub(crate) fn into_prepared(self, source: Source) -> Result<Prepared> {
         let bad = |what: &str| Error::bad_json(format!("events: {what}"));
-        if self.outlier || self.rejected_reason.is_some() || self.context.rejected.is_some() {
+        let rejected = self.rejected_reason.or(self.context.rejected);
+        if source == Source::Ours && (self.outlier || rejected.is_some()) {
             return Err(bad("outliers and rejected events are not taken this way"));
         }
-        let group = self.context.state_group.ok_or_else(|| bad("context.state_group is missing"))?;
+        if self.context.state_group.is_none() && !self.outlier {
+            return Err(bad("context.state_group is missing"));
+        }
         let json = self.event.to_string();
         let event_id = id_of(&self.event, &json, &self.room_version)?;
         let mut pdu = Pdu::parse(&json, &event_id, &self.room_version)?;
         pdu.meta = self.internal_metadata;
-        Ok(Prepared { pdu: Arc::new(pdu), json, group, before: self.context.state_group_before_event })
+        (pdu.outlier, pdu.rejected) = (self.outlier, rejected);
+        let (group, before) = (self.context.state_group, self.context.state_group_before_event);
+        Ok(Prepared { pdu: Arc::new(pdu), json, group, before, source })
     }
 }
 
@@ -73,7 +104,7 @@ impl Rooms {
     pub async fn persist_prepared(&self, mut body: Map<String, Value>) -> Result<Map<String, Value>> {
         let wire: Vec<Wire> = serde_json::from_value(body.remove("events").unwrap_or_default())
             .map_err(|e| Error::bad_json(format!("events: {e}")))?;
-        let prepared: Vec<Prepared> = wire.into_iter().map(Wire::into_prepared).collect::<Result<_>>()?;
+        let prepared: Vec<Prepared> = wire.into_iter().map(|w| w.into_prepared(Source::Ours)).collect::<Result<_>>()?;
         let room_id: OwnedRoomId = match prepared.first() {
             Some(first) => first.pdu.room_id.clone(),
             None => return Err(Error::bad_json("events: must not be empty")),
@@ -90,12 +121,92 @@ impl Rooms {
         Ok(answer.as_object().cloned().unwrap_or_default())
     }
 
-    /// Takes a prepared event into the head.
-    pub(crate) async fn take_prepared(&self, head: &mut Head, p: &Prepared) -> Result<Step> {
-        if let Some(id) = self.known(head, &p.pdu).await? {
+    /// Finds out which events of a request are stored already, and gets what authorises the others.
+    pub(crate) async fn look_ahead(&self, head: &mut Head, events: &[Prepared]) -> Result<HashMap<OwnedEventId, Standing>> {
+        let ids: Vec<&EventId> = events.iter().map(|p| &*p.pdu.event_id).collect();
+        let known = self.cx.store.standing_of(&ids).await?;
+        let new: HashSet<&EventId> = ids.into_iter().filter(|id| !known.contains_key(*id)).collect();
+        let mut needed: Vec<OwnedEventId> = Vec::new();
+        for p in events.iter().filter(|p| new.contains(&*p.pdu.event_id) && p.pdu.is_state()) {
+            needed.extend(auth_ids(head, &p.pdu)?.into_iter().filter(|id| !new.contains(&**id)));
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        self.know(head, &needed).await?;
+        Ok(known)
+    }
+
+    /// Takes a prepared event into the head. `known`: how it stands in the database.
+    pub(crate) async fn take_prepared(&self, head: &mut Head, p: &Prepared, known: Option<Standing>) -> Result<Step> {
+        let revived = p.source != Source::Ours && known.is_some_and(|k| k.outlier && !k.rejected) && p.is_placed();
+        if !revived && let Some(id) = self.known(head, p, known).await? {
             return Ok(Step::Existing(id));
         }
         let (mut pdu, mut json) = (p.pdu.clone(), p.json.clone());
+        if p.source == Source::Ours {
+            (pdu, json) = self.complete(head, pdu, json).await?;
+        }
+        if revived && let Some(stored) = self.cx.store.event(&pdu.event_id).await? {
+            let pdu = Arc::make_mut(&mut pdu);
+            (pdu.stream_ordering, pdu.instance_name) = (stored.stream_ordering, stored.instance_name.clone());
+        }
+        let related = relation(&pdu);
+        let (mut push, mut push_thread) = (Vec::new(), String::new());
+        if p.source == (Source::Remote { staged: false }) && p.is_placed() && !head.tips.is_empty() {
+            (push, push_thread) = self.notifications(head, &pdu, related.as_ref()).await?;
+        }
+        let auth_ids = auth_ids(head, &pdu)?;
+        self.know(head, &auth_ids).await?;
+        // An error from here on leaves the head half changed.
+        head.torn = true;
+        let place = match pdu.state_key {
+            Some(_) if !revived => {
+                head.chains.place(&self.cx.store, &self.writing.chains, &pdu, &auth_ids, &head.events).await?.parts()
+            }
+            _ => (None, false),
+        };
+        let (mut delta, mut abandoned) = (Vec::new(), false);
+        match p.group.filter(|_| p.is_placed()) {
+            Some(group) => (delta, abandoned) = self.place(head, p, group, &pdu, &json).await?,
+            None => {
+                head.events.insert(pdu.event_id.clone(), AuthEvent::new(pdu.clone()));
+            }
+        }
+        head.torn = false;
+        let event = NewEvent {
+            json,
+            state_group: p.group,
+            auth_ids,
+            chain: place.0,
+            chain_later: place.1,
+            push,
+            staged: p.source != (Source::Remote { staged: false }),
+            push_thread,
+            relation: related.map(|r| (r.parent, r.rel_type, r.key)),
+            remote: p.source != Source::Ours,
+            pdu,
+        };
+        let groups = std::mem::take(&mut head.pending_groups);
+        Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned, revived })))
+    }
+
+    /// The event becomes an end of the room. Returns what changes, and whether the last local member left.
+    async fn place(&self, head: &mut Head, p: &Prepared, group: i64, pdu: &Arc<Pdu>, json: &str) -> Result<(Vec<StateChange>, bool)> {
+        let before = head.members.local.len();
+        let was_abandoned = head.abandoned;
+        let mut delta = self.follow(head, p, group, pdu, json).await?;
+        if was_abandoned && !head.members.local.is_empty() {
+            // Nothing was kept of the current state while nobody from here was in the room.
+            delta = self.named(head, difference(&StateMap::new(), &head.state)).await?;
+        }
+        let abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned) && !delta.is_empty();
+        head.abandoned = abandoned || (was_abandoned && head.members.local.is_empty());
+        head.redact(pdu)?;
+        Ok((delta, abandoned))
+    }
+
+    /// Checks and completes what a process of this server made: redactions, invites, knocks.
+    async fn complete(&self, head: &mut Head, mut pdu: Arc<Pdu>, mut json: String) -> Result<(Arc<Pdu>, String)> {
         if pdu.kind == "m.room.redaction" {
             self.check_redaction(head, pdu.sender.as_str(), pdu.redacts.as_deref()).await?;
             Arc::make_mut(&mut pdu).meta.recheck_redaction = false;
@@ -110,46 +221,13 @@ impl Rooms {
             Arc::make_mut(&mut pdu).unsigned.insert(field.into(), stripped.into());
             json = with_unsigned(&json, &pdu.unsigned)?;
         }
-        let mut auth_ids = pdu.auth_events.clone();
-        if head.rules.authorization.room_create_event_id_as_room_id && pdu.kind != "m.room.create" {
-            auth_ids.push(create_of_room(&head.room_id)?);
-        }
-        self.need(head, &auth_ids).await?;
-        // An error from here on leaves the head half changed.
-        head.torn = true;
-        let place = match pdu.state_key {
-            Some(_) => {
-                head.chains.place(&self.cx.store, &self.writing.chains, &pdu, &auth_ids, &head.events).await?.parts()
-            }
-            None => (None, false),
-        };
-        let before = head.members.local.len();
-        let delta = self.follow(head, p, &pdu, &json).await?;
-        let abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned) && !delta.is_empty();
-        head.abandoned = abandoned;
-        head.redact(&pdu)?;
-        head.torn = false;
-        let related = relation(&pdu);
-        let event = NewEvent {
-            json,
-            state_group: Some(p.group),
-            auth_ids,
-            chain: place.0,
-            chain_later: place.1,
-            push: Vec::new(),
-            staged: true,
-            push_thread: String::new(),
-            relation: related.map(|r| (r.parent, r.rel_type, r.key)),
-            pdu,
-        };
-        let groups = std::mem::take(&mut head.pending_groups);
-        Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned })))
+        Ok((pdu, json))
     }
 
     /// The event itself, or one made by an earlier request of the same transaction.
-    async fn known(&self, head: &Head, pdu: &Pdu) -> Result<Option<OwnedEventId>> {
-        let store = &self.cx.store;
-        if head.tips.iter().any(|t| t.reference.id == pdu.event_id) || store.event(&pdu.event_id).await?.is_some() {
+    async fn known(&self, head: &Head, p: &Prepared, known: Option<Standing>) -> Result<Option<OwnedEventId>> {
+        let (store, pdu) = (&self.cx.store, &p.pdu);
+        if head.tips.iter().any(|t| t.reference.id == pdu.event_id) || known.is_some() {
             return Ok(Some(pdu.event_id.clone()));
         }
         let (Some(device), Some(txn)) = (&pdu.meta.device_id, &pdu.meta.txn_id) else { return Ok(None) };
@@ -158,20 +236,28 @@ impl Rooms {
     }
 
     /// Moves the head's ends and state on; returns what changes in the current state.
-    async fn follow(&self, head: &mut Head, p: &Prepared, pdu: &Arc<Pdu>, json: &str) -> Result<Vec<StateChange>> {
+    async fn follow(&self, head: &mut Head, p: &Prepared, group: i64, pdu: &Arc<Pdu>, json: &str) -> Result<Vec<StateChange>> {
         let store = &self.cx.store;
+        if p.source != Source::Ours && !pdu.prev_events.iter().all(|id| head.tips.iter().any(|t| t.reference.id == *id)) {
+            let before = store.before_refused(&pdu.prev_events).await?;
+            head.tips.retain(|t| !before.contains(&t.reference.id));
+            if !head.tips.is_empty() && store.is_followed(&pdu.event_id).await? {
+                // It came late: others stand on it already.
+                return Ok(Vec::new());
+            }
+        }
         head.tips.retain(|t| !pdu.prev_events.contains(&t.reference.id));
         let alone = head.tips.is_empty();
         let reference = reference_to(&pdu.event_id, json, &head.version)?;
         if let Some(hash) = &reference.hash {
             head.hashes.insert(pdu.event_id.clone(), hash.clone());
         }
-        head.tips.push(Tip { reference, depth: pdu.depth, group: Some(p.group) });
+        head.tips.push(Tip { reference, depth: pdu.depth, group: Some(group) });
         if pdu.is_state() {
             head.events.insert(pdu.event_id.clone(), AuthEvent::new(pdu.clone()));
         }
         let same = match pdu.state_key {
-            None => p.group == head.group,
+            None => group == head.group,
             Some(_) => p.before == Some(head.group),
         };
         let mut delta = Vec::new();
@@ -180,14 +266,14 @@ impl Rooms {
                 let prev = head.set_state(pdu, key);
                 let (kind, state_key) = (pdu.kind.clone(), key.clone());
                 delta.push(StateChange { kind, state_key, event_id: Some(pdu.event_id.clone()), prev, known: None });
-                (head.group, head.hops) = (p.group, head.hops + 1);
+                (head.group, head.hops) = (group, head.hops + 1);
             }
             return Ok(delta);
         }
         if alone {
-            let known = store.state_of_group(p.group).await?;
+            let known = store.state_of_group(group).await?;
             delta = self.adopt_state(head, known.state.clone()).await?;
-            (head.group, head.hops) = (p.group, known.hops);
+            (head.group, head.hops) = (group, known.hops);
             return Ok(delta);
         }
         let mut groups: Vec<i64> = head.tips.iter().filter_map(|t| t.group).collect();
@@ -195,9 +281,18 @@ impl Rooms {
         groups.dedup();
         let resolved = self.resolve_groups(head, &groups).await?;
         delta = self.adopt_state(head, resolved).await?;
-        self.group_for_state(head, p.group).await?;
+        self.group_for_state(head, group).await?;
         Ok(delta)
     }
+}
+
+/// What authorises an event, the create event of a v12 room included.
+pub(crate) fn auth_ids(head: &Head, pdu: &Pdu) -> Result<Vec<OwnedEventId>> {
+    let mut ids = pdu.auth_events.clone();
+    if head.rules.authorization.room_create_event_id_as_room_id && pdu.kind != "m.room.create" {
+        ids.push(create_of_room(&head.room_id)?);
+    }
+    Ok(ids)
 }
 
 fn with_unsigned(json: &str, unsigned: &Map<String, Value>) -> Result<String> {

@@ -70,21 +70,26 @@ impl Rooms {
 
     /// Gives the head a resolved state: members, summary and events at hand follow it. Returns what changed.
     pub(crate) async fn adopt_state(&self, head: &mut Head, new: StateMap) -> Result<Vec<StateChange>> {
-        let changes = difference(&head.state, &new);
-        let ids: Vec<OwnedEventId> = changes.iter().filter_map(|c| c.event_id.clone()).collect();
-        self.need(head, &ids).await?;
-        let mut out = Vec::with_capacity(changes.len());
-        for mut change in changes {
-            match change.event_id.as_ref().and_then(|id| head.events.get(id)).map(|e| e.pdu().clone()) {
+        let changes = self.named(head, difference(&head.state, &new)).await?;
+        for change in &changes {
+            match &change.known {
                 Some(event) => {
-                    head.set_state(&event, &change.state_key);
-                    change.known = Some(event);
+                    head.set_state(event, &change.state_key);
                 }
                 None => head.drop_state(&change.kind, &change.state_key),
             }
-            out.push(change);
         }
-        Ok(out)
+        Ok(changes)
+    }
+
+    /// Finds the events of changes that are to be written.
+    pub(crate) async fn named(&self, head: &mut Head, mut changes: Vec<StateChange>) -> Result<Vec<StateChange>> {
+        let ids: Vec<OwnedEventId> = changes.iter().filter_map(|c| c.event_id.clone()).collect();
+        self.need(head, &ids).await?;
+        for change in &mut changes {
+            change.known = change.event_id.as_ref().and_then(|id| head.events.get(id)).map(|e| e.pdu().clone());
+        }
+        Ok(changes)
     }
 
     /// A group for the head's state, to be stored with the next event: against `base` if a delta can say it.

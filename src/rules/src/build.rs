@@ -18,7 +18,7 @@ const MAX_FIELD: usize = 255;
 /// The server's name and the key its events are signed with.
 pub struct Signer {
     pub server_name: OwnedServerName,
-    key: Ed25519KeyPair,
+    pub(crate) key: Ed25519KeyPair,
 }
 
 impl Signer {
@@ -183,7 +183,7 @@ pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
 }
 
 /// Appends the unsigned part to a finished object: its numbers need not be canonical.
-fn with_unsigned(mut signed: String, unsigned: &Map<String, Value>) -> Result<String> {
+pub(crate) fn with_unsigned(mut signed: String, unsigned: &Map<String, Value>) -> Result<String> {
     signed.pop();
     signed.push_str(",\"unsigned\":");
     signed.push_str(&serde_json::to_string(unsigned)?);
@@ -201,7 +201,7 @@ pub fn create_of_room(room: &RoomId) -> Result<OwnedEventId> {
     Ok(format!("${}", room.as_str().trim_start_matches('!')).try_into()?)
 }
 
-fn check_sizes(pdu: &Pdu) -> Result<()> {
+pub(crate) fn check_sizes(pdu: &Pdu) -> Result<()> {
     let fields = [
         ("sender", pdu.sender.as_str()),
         ("room_id", pdu.room_id.as_str()),

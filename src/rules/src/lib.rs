@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod build;
+pub mod incoming;
 pub mod push;
 pub mod relations;
 pub mod resolve;
@@ -11,4 +12,5 @@ pub mod validate;
 
 pub use auth::AuthEvent;
 pub use build::{Built, Draft, Reference, Signer};
+pub use incoming::Incoming;
 pub use relations::{Relation, relation};

@@ -254,6 +254,11 @@ impl Tx {
         self.conn.execute(sql, params).await
     }
 
+    /// The connection, for statements shared with the committer.
+    pub(crate) fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
     /// Runs `f` once the transaction has committed; not at all if it rolls back.
     pub fn after_commit(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
         self.after.push(Box::new(f));

@@ -18,6 +18,7 @@ pub mod events;
 pub mod extremities;
 pub mod forget;
 mod ignored;
+pub mod inbound;
 pub mod key_backup;
 pub mod locks;
 pub mod memberships;

@@ -1,9 +1,9 @@
 //! What the maker of an event stores before it hands the event to the process that owns the room:
 //! state groups, and notifications in `event_push_actions_staging`.
 
-use super::{NewEvent, NewGroup, state};
+use super::{NewEvent, NewGroup, PushAction, state};
 use crate::{Store, transaction};
-use ruma::{RoomId, RoomVersionId};
+use ruma::{EventId, RoomId, RoomVersionId};
 use types::Result;
 
 const STAGE: &str = "INSERT INTO event_push_actions_staging
@@ -46,6 +46,21 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// Stores the notifications of one event that another process will persist.
+    pub async fn stage_push(&self, event_id: &EventId, push: &[PushAction], thread: &str, now_ms: i64) -> Result<()> {
+        if push.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = push.iter().map(|_| event_id.as_str()).collect();
+        let users: Vec<&str> = push.iter().map(|p| p.user_id.as_str()).collect();
+        let actions: Vec<&str> = push.iter().map(|p| p.actions.as_str()).collect();
+        let flag = |f: fn(&PushAction) -> bool| push.iter().map(|p| i16::from(f(p))).collect::<Vec<i16>>();
+        let (notif, highlight, unread) = (flag(|p| p.notify), flag(|p| p.highlight), flag(|p| p.unread));
+        let threads: Vec<&str> = push.iter().map(|_| thread).collect();
+        self.db.execute(STAGE, &[&ids, &users, &actions, &notif, &highlight, &unread, &threads, &now_ms]).await?;
+        Ok(())
     }
 
     /// Forgets notifications of events that were not persisted after all.

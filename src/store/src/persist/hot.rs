@@ -8,6 +8,7 @@ use crate::Store;
 use crate::db::Conn;
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use types::json::strip_nul;
 use types::{EventFormat, Result};
 
@@ -20,7 +21,7 @@ WITH input AS MATERIALIZED (
 ), live AS (
     SELECT room_id, max(so) AS so, max(so) FILTER (WHERE type IN ('m.room.create', 'm.room.message',
         'm.room.encrypted', 'm.sticker', 'm.call.invite', 'm.poll.start', 'm.beacon_info')) AS bump
-    FROM input WHERE rejected IS NULL AND NOT outlier GROUP BY room_id
+    FROM input WHERE rejected IS NULL AND NOT outlier AND so > 0 GROUP BY room_id
 ), ev AS (
     INSERT INTO events (instance_name, stream_ordering, topological_ordering, depth, event_id, room_id, type,
         processed, outlier, origin_server_ts, received_ts, sender, contains_url, state_key, rejection_reason)
@@ -85,8 +86,21 @@ fn searched(event: &NewEvent) -> (Option<(&'static str, String)>, bool) {
     (text.filter(|_| pdu.rejected.is_none()), content.url.is_some_and(|u| u.is_string()))
 }
 
+/// The statement for history that was fetched later.
+static BACKFILL: LazyLock<String> =
+    LazyLock::new(|| SQL.replacen("nextval('events_stream_seq')", "-nextval('events_backfill_stream_seq')", 1));
+
 /// Runs the statement; returns the stream ids in the order of the events.
 pub(super) async fn run(store: &Store, conn: &Conn, writes: &[RoomWrite], now_ms: i64) -> Result<Vec<i64>> {
+    insert(store, conn, SQL, writes, now_ms).await
+}
+
+/// As [`run`], with negative ids.
+pub(super) async fn backfill(store: &Store, conn: &Conn, writes: &[RoomWrite], now_ms: i64) -> Result<Vec<i64>> {
+    insert(store, conn, &BACKFILL, writes, now_ms).await
+}
+
+async fn insert(store: &Store, conn: &Conn, sql: &str, writes: &[RoomWrite], now_ms: i64) -> Result<Vec<i64>> {
     let events: Vec<&NewEvent> = writes.iter().flat_map(|w| &w.events).collect();
     let mut search: (Vec<&str>, Vec<&str>, Vec<String>) = Default::default();
     let mut has_url = Vec::with_capacity(events.len());
@@ -119,7 +133,7 @@ pub(super) async fn run(store: &Store, conn: &Conn, writes: &[RoomWrite], now_ms
     let push = pushes(&events);
     let rows = conn
         .query(
-            SQL,
+            sql,
             &[
                 &ids, &rooms, &kinds, &senders, &depths, &times, &has_url, &keys, &metas, &jsons, &formats, &groups,
                 &outliers, &rejected, &store.instance(), &now_ms, &edges.0, &edges.1, &txns.0, &txns.1, &txns.2,

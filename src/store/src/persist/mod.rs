@@ -4,11 +4,14 @@
 mod ahead;
 mod extras;
 mod hot;
+mod remote;
 mod state;
+
+pub use remote::Revived;
 
 use crate::db::Conn;
 use crate::{EventRow, IdGuard, Row, Store, Stream};
-use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 use std::collections::HashSet;
 use std::sync::Arc;
 use types::{Error, Pdu, Result};
@@ -54,6 +57,8 @@ pub struct NewEvent {
     pub push_thread: String,
     /// (parent, type, aggregation key).
     pub relation: Option<(String, String, Option<String>)>,
+    /// Of another server: events before it may be missing.
+    pub remote: bool,
 }
 
 /// A new state group.
@@ -102,6 +107,8 @@ pub struct RoomWrite {
     pub room_id: OwnedRoomId,
     pub new_room: Option<NewRoomRow>,
     pub events: Vec<NewEvent>,
+    /// Outliers that get their place in the room.
+    pub revived: Vec<Revived>,
     /// Forward extremities afterwards; None: unchanged.
     pub extremities: Option<Vec<OwnedEventId>>,
     pub groups: Vec<NewGroup>,
@@ -127,18 +134,24 @@ impl RoomWrite {
             && self.delta.iter().any(|c| c.state_key.is_empty() && SUMMARISED.contains(&c.kind.as_str()))
     }
 
-    /// Moves the contents out, leaving a write of nothing.
-    pub fn take(&mut self) -> Self {
-        let nothing = Self {
-            room_id: self.room_id.clone(),
+    /// A write of nothing.
+    pub fn nothing(room_id: &RoomId) -> Self {
+        Self {
+            room_id: room_id.to_owned(),
             new_room: None,
             events: Vec::new(),
+            revived: Vec::new(),
             extremities: None,
             groups: Vec::new(),
             delta: Vec::new(),
             abandoned: false,
             summary: RoomSummary::default(),
-        };
+        }
+    }
+
+    /// Moves the contents out, leaving a write of nothing.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::nothing(&self.room_id);
         std::mem::replace(self, nothing)
     }
 
@@ -150,7 +163,13 @@ impl RoomWrite {
     }
 
     fn event(&self, id: &OwnedEventId) -> Option<&NewEvent> {
-        self.events.iter().find(|e| e.pdu.event_id == *id)
+        let revived = self.revived.iter().map(|r| &r.event);
+        self.events.iter().chain(revived).find(|e| e.pdu.event_id == *id)
+    }
+
+    /// Nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.revived.is_empty()
     }
 
     /// `cs_cache_fake` rows: room, then users whose membership changed.
@@ -202,7 +221,7 @@ impl Store {
     /// Prepares a connection for [`Store::write_rooms`].
     pub async fn prepare_writer(&self, conn: &Conn) -> Result<()> {
         conn.prepare(hot::SQL).await?;
-        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS) {
+        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS).chain(remote::STATEMENTS) {
             conn.prepare(sql).await?;
         }
         Ok(())
@@ -212,7 +231,7 @@ impl Store {
     /// ordering, caches are up to date and the rows are announced. `now_ms`: for `received_ts`.
     pub async fn write_rooms(&self, conn: &Conn, writes: &mut [RoomWrite], now_ms: i64) -> Result<(), WriteError> {
         let mut flight = InFlight { events: self.streams.reserve(Stream::Events), caches: None, numbered: false };
-        let plain = writes.iter().all(|w| state::is_plain(w) && extras::is_plain(w));
+        let plain = writes.iter().all(|w| state::is_plain(w) && extras::is_plain(w) && remote::is_plain(w));
         if plain {
             let ids = match hot::run(self, conn, writes, now_ms).await {
                 Ok(ids) => ids,
@@ -243,7 +262,7 @@ impl Store {
         let found = self.stream_orderings(&ids).await?;
         let orders: Vec<i64> = ids.iter().filter_map(|id| found.get(*id).copied()).collect();
         let Some(Doubt(mut flight)) = doubt.take() else { return Ok(false) };
-        if orders.len() < ids.len() {
+        if orders.len() < ids.len() || ids.is_empty() {
             return Ok(false);
         }
         number(self, writes, &orders)?;
@@ -265,8 +284,10 @@ impl Store {
         flight.events.allocated(&ids);
         flight.numbered = true;
         number(self, writes, &ids)?;
+        flight.events.allocated(&remote::revive(self, conn, writes, false).await?);
         state::run_after(self, conn, writes).await?;
         extras::run(self, conn, writes, now_ms).await?;
+        remote::run(self, conn, writes).await?;
         let rows: Vec<Vec<String>> = writes.iter().flat_map(RoomWrite::cache_rows).collect();
         let more = extras::cache_rows(writes);
         if rows.is_empty() && more.is_empty() {
@@ -291,9 +312,9 @@ impl Store {
                 self.writer_caches.versions.put(write.room_id.to_string(), new.version.clone());
             }
             let mut announced_state = write.delta.is_empty() && !write.abandoned;
-            for event in &write.events {
+            let revived = write.revived.iter().map(|r| (&r.event, r.at));
+            for (event, id) in write.events.iter().map(|e| (e, e.pdu.stream())).chain(revived) {
                 self.remember_event(event.pdu.clone());
-                let id = event.pdu.stream();
                 flight.events.announce(id, Row::Event(event_row(event)));
                 if !announced_state {
                     state_rows(write).into_iter().for_each(|row| flight.events.announce(id, row));

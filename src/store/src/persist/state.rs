@@ -59,9 +59,9 @@ const SNAPSHOT_GONE: &str = "DELETE FROM sliding_sync_membership_snapshots c
 const SNAPSHOTS: &str = "INSERT INTO sliding_sync_membership_snapshots
     (room_id, user_id, sender, membership_event_id, membership, forgotten, event_stream_ordering, event_instance_name,
      has_known_state, room_type, room_name, is_encrypted, tombstone_successor_room_id)
-    SELECT r, u, s, e, m, 0, o, i, true, t, n, c, x
+    SELECT r, u, s, e, m, 0, o, i, k, t, n, c, x
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-                $9::text[], $10::bool[], $11::text[]) AS v(r, u, s, e, m, o, i, t, n, c, x)
+                $9::text[], $10::bool[], $11::text[], $12::bool[]) AS v(r, u, s, e, m, o, i, t, n, c, x, k)
     ON CONFLICT (room_id, user_id) DO UPDATE SET sender = EXCLUDED.sender,
         membership_event_id = EXCLUDED.membership_event_id, membership = EXCLUDED.membership,
         forgotten = 0, event_stream_ordering = EXCLUDED.event_stream_ordering,
@@ -202,7 +202,8 @@ async fn memberships(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
 
 /// Lowest stream id of a write: deltas carry it, so that no reader sees an event before its state.
 fn first_id(w: &RoomWrite) -> i64 {
-    w.events.first().map_or(0, |e| e.pdu.stream())
+    let first = w.events.first().map(|e| e.pdu.stream());
+    first.or(w.revived.first().map(|r| r.at)).unwrap_or_default()
 }
 
 async fn abandoned(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
@@ -290,26 +291,34 @@ async fn local_members(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
         conn.execute(LOCAL_GONE, &[&rooms, &users]).await?;
         conn.execute(SNAPSHOT_GONE, &[&rooms, &users]).await?;
     }
-    let set: Vec<(&RoomWrite, &Arc<Pdu>)> = set.into_iter().filter_map(|(w, c)| Some((w, event_of(w, c)?))).collect();
+    let set: Vec<_> = set.into_iter().filter_map(|(w, c)| Some((event_of(w, c)?, &w.summary, true))).collect();
+    set_local(conn, &set).await
+}
+
+/// Notes memberships of local users, with what is known of the room; false: nothing is.
+pub(super) async fn set_local(conn: &Conn, set: &[(&Arc<Pdu>, &RoomSummary, bool)]) -> Result<()> {
     if set.is_empty() {
         return Ok(());
     }
-    let rooms: Vec<&str> = set.iter().map(|(w, _)| w.room_id.as_str()).collect();
-    let users: Vec<&str> = set.iter().map(|(_, e)| e.state_key.as_deref().unwrap_or_default()).collect();
-    let senders: Vec<&str> = set.iter().map(|(_, e)| e.sender.as_str()).collect();
-    let ids: Vec<&str> = set.iter().map(|(_, e)| e.event_id.as_str()).collect();
-    let kinds: Vec<String> = set.iter().map(|(_, e)| e.membership().unwrap_or_default()).collect();
-    let orders: Vec<i64> = set.iter().map(|(_, e)| e.stream()).collect();
-    let writers: Vec<&str> = set.iter().map(|(_, e)| e.instance_name.as_deref().unwrap_or(types::MASTER)).collect();
-    let summary: Vec<&RoomSummary> = set.iter().map(|(w, _)| &w.summary).collect();
-    let types: Vec<Option<&str>> = summary.iter().map(|s| s.room_type.as_deref()).collect();
-    let names: Vec<Option<&str>> = summary.iter().map(|s| s.name.as_deref()).collect();
+    let events = || set.iter().map(|(e, ..)| e);
+    let rooms: Vec<&str> = events().map(|e| e.room_id.as_str()).collect();
+    let users: Vec<&str> = events().map(|e| e.state_key.as_deref().unwrap_or_default()).collect();
+    let senders: Vec<&str> = events().map(|e| e.sender.as_str()).collect();
+    let ids: Vec<&str> = events().map(|e| e.event_id.as_str()).collect();
+    let kinds: Vec<String> = events().map(|e| e.membership().unwrap_or_default()).collect();
+    let orders: Vec<i64> = events().map(|e| e.stream()).collect();
+    let writers: Vec<&str> = events().map(|e| e.instance_name.as_deref().unwrap_or(types::MASTER)).collect();
+    let summary: Vec<&RoomSummary> = set.iter().map(|(_, s, _)| *s).collect();
+    let clean = |s: Option<&String>| s.map(|s| strip_nul(s).into_owned());
+    let types: Vec<Option<String>> = summary.iter().map(|s| clean(s.room_type.as_ref())).collect();
+    let names: Vec<Option<String>> = summary.iter().map(|s| clean(s.name.as_ref())).collect();
     let encrypted: Vec<bool> = summary.iter().map(|s| s.encrypted).collect();
-    let successors: Vec<Option<&str>> = summary.iter().map(|s| s.successor.as_deref()).collect();
+    let successors: Vec<Option<String>> = summary.iter().map(|s| clean(s.successor.as_ref())).collect();
+    let known: Vec<bool> = set.iter().map(|(.., known)| *known).collect();
     conn.execute(LOCAL, &[&rooms, &users, &ids, &kinds, &orders]).await?;
     conn.execute(
         SNAPSHOTS,
-        &[&rooms, &users, &senders, &ids, &kinds, &orders, &writers, &types, &names, &encrypted, &successors],
+        &[&rooms, &users, &senders, &ids, &kinds, &orders, &writers, &types, &names, &encrypted, &successors, &known],
     )
     .await?;
     Ok(())
