@@ -2,34 +2,31 @@
 
 use super::{Incoming, Known, remote};
 use crate::{Rooms, Sent, StateMap};
-use ruma::{OwnedServerName, RoomId, RoomVersionId};
+use ruma::{RoomId, RoomVersionId};
 use rules::AuthEvent;
 use rules::build::rules_of;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use store::persist::NewGroup;
 use types::{Error, OwnedEventId, Pdu, Result};
 
-/// What another server answered to `send_join`.
+/// What another server answered to `send_join`, with signatures and hashes checked.
 pub struct RemoteRoom {
     pub version: RoomVersionId,
-    pub origin: OwnedServerName,
-    /// The join as it is in the room now, with everybody's signatures, and its stored JSON.
-    pub join: (Pdu, String),
+    /// The join as it is in the room now, with everybody's signatures.
+    pub join: Incoming,
     /// State before the join.
-    pub state: Vec<Box<RawValue>>,
-    pub auth_chain: Vec<Box<RawValue>>,
+    pub state: Vec<Incoming>,
+    pub auth_chain: Vec<Incoming>,
 }
 
 impl Rooms {
     /// Stores a room joined through another server: its state and what authorises it, then the join. 502 if the
     /// answer is no room, or does not allow the join.
     pub async fn accept_room(&self, room: RemoteRoom) -> Result<Sent> {
-        let (pdu, json) = room.join;
+        let Incoming { pdu, json, .. } = room.join;
         let room_id = pdu.room_id.clone();
         let rules = rules_of(&room.version)?.authorization;
-        let state = self.read_verified(&room.state, &room.version).await?;
-        let chain = self.read_verified(&room.auth_chain, &room.version).await?;
+        let (state, chain) = (room.state, room.auth_chain);
         let ids: Vec<OwnedEventId> = state.iter().map(|e| e.pdu.event_id.clone()).collect();
         let create = chain.iter().chain(&state).find(|e| e.pdu.is_state_of("m.room.create", ""));
         let creator = create.map(|e| e.pdu.sender.to_string()).ok_or_else(|| unusable("no create event"))?;
@@ -90,19 +87,6 @@ impl Rooms {
             store.store_ahead(room_id, &groups, &[], self.cx.now_ms()).await?;
         }
         Ok((after, base))
-    }
-
-    /// Reads events of a room; those that are none, or not signed by whom they should be, are left out.
-    pub(crate) async fn read_verified(&self, events: &[Box<RawValue>], version: &RoomVersionId) -> Result<Vec<Incoming>> {
-        let now = self.cx.now_ms();
-        let mut read = Vec::with_capacity(events.len());
-        for event in events {
-            match rules::incoming::read(event.get(), version, now) {
-                Ok(event) => read.push(event),
-                Err(e) => slog::info!(self.cx.log, "what another server sent is no event"; "error" => %e),
-            }
-        }
-        Ok(read)
     }
 }
 
