@@ -124,8 +124,48 @@ fn routes_lead_to_the_role_that_is_there() {
     assert!(large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"), "{large}");
 }
 
+const HOSTS: &str = "server_name = 'a.b'\n[hosts.one]\naddress = '10.0.0.1'\nmain = true\ndatabase = true\nredis = true\nproxy = true\nworkers = { sync = 1 }\n[hosts.two]\naddress = 'fd00::2'\nworkers = { sync = 1, events = 2 }\n";
+
+#[test]
+fn each_host_takes_its_part_of_one_file() {
+    let part = |host: &str| plan(HOSTS, Path::new("/x")).on_host(Some(host)).expect("host");
+    let files = |host: &str| part(host).render(&routes());
+    let names = |host: &str| files(host).into_iter().map(|f| f.path.display().to_string()).collect::<Vec<_>>();
+    let text = |host: &str, name: &str| files(host).into_iter().find(|f| f.path == Path::new(name)).map(|f| f.text).expect(name);
+    assert_eq!(
+        names("two"),
+        [
+            "homeserver.yaml",
+            "log.config",
+            "workers/two-events1.yaml",
+            "workers/two-events2.yaml",
+            "workers/two-sync1.yaml",
+            "systemd/plexus.target",
+            "systemd/plexus-two-events1.service",
+            "systemd/plexus-two-events2.service",
+            "systemd/plexus-two-sync1.service"
+        ]
+    );
+    assert!(names("one").contains(&"nginx/plexus.conf".to_owned()) && names("one").contains(&"systemd/plexus-main.service".to_owned()));
+    assert_eq!(text("one", "homeserver.yaml"), text("two", "homeserver.yaml"));
+    let shared = text("one", "homeserver.yaml");
+    for line in ["host: 10.0.0.1\n    port: 5432", "  host: 10.0.0.1\n  port: 6379", "  two-events2:\n    host: \"fd00::2\"\n    port: 8061", "  events: [two-events1, two-events2]"] {
+        assert!(shared.contains(line), "{line} is not in\n{shared}");
+    }
+    assert!(text("one", "nginx/plexus.conf").contains("server [fd00::2]:8098 max_fails=1 fail_timeout=5s; # two-sync1"));
+    // The first of a role on each host has the same port.
+    assert!(text("two", "workers/two-sync1.yaml").contains("port: 8098\n    bind_addresses: [\"fd00::2\"]"));
+    assert!(plan(HOSTS, Path::new("/x")).on_host(None).expect_err("no host").contains("one, two"));
+    assert!(plan(HOSTS, Path::new("/x")).on_host(Some("three")).expect_err("unknown").contains("there is no three"));
+}
+
 #[test]
 fn wrong_cluster_files_are_refused() {
+    let changed = [("'fd00::2'", "'10.0.0.1'", "10.0.0.1 is another host's too"), ("'fd00::2'", "'127.0.0.1'", "hosts.two.address"), ("main = true\n", "", "no host has main"), ("events = 2", "events = 21", "hosts.two.workers.events"), ("[hosts.one]", "[workers]\nsync = 1\n[hosts.one]", "hosts.NAME.workers"), ("[hosts.two]", "[hosts.two]\nmain = true", "one, two have main"), ("[hosts.one]", "[redis]\nhost = 'h'\n[hosts.one]", "redis.host is set too"), ("sync = 1, events = 2 }", "media = 1 }\n[hosts.three]\naddress = '10.0.0.3'\nworkers = { media = 1 }", "workers.media: found 2")];
+    for (from, to, part) in changed {
+        let error = ClusterFile::parse(&HOSTS.replace(from, to)).expect_err(to);
+        assert!(error.contains(part), "{to}: {error}");
+    }
     for (toml, part) in [
         ("", "server_name"),
         ("server_name = 'a b'", "server_name"),

@@ -80,7 +80,7 @@ fn listeners(plan: &Plan, key: &str, process: &Process) -> String {
 fn listener(yaml: &mut String, place: &Place, resources: &[&str]) {
     yaml.push_str("  - type: http\n");
     let _ = match place {
-        Place::Port(port) => writeln!(yaml, "    port: {port}\n    bind_addresses: [\"127.0.0.1\"]\n    x_forwarded: true"),
+        Place::Tcp(at) => writeln!(yaml, "    port: {}\n    bind_addresses: {}\n    x_forwarded: true", at.port(), list(&[at.ip().to_string()])),
         Place::Socket(socket) => writeln!(yaml, "    path: {}\n    mode: 0660", path(socket)),
     };
     let _ = writeln!(yaml, "    resources:\n      - names: {}", list(resources));
@@ -119,7 +119,7 @@ fn instance_map(plan: &Plan) -> String {
     let mut yaml = String::from("instance_map:\n");
     for process in &plan.processes {
         let _ = match &process.replication {
-            Place::Port(port) => writeln!(yaml, "  {}:\n    host: \"127.0.0.1\"\n    port: {port}", text(&process.name)),
+            Place::Tcp(at) => writeln!(yaml, "  {}:\n    host: {}\n    port: {}", text(&process.name), text(&at.ip().to_string()), at.port()),
             Place::Socket(socket) => writeln!(yaml, "  {}:\n    path: {}", text(&process.name), path(socket)),
         };
     }

@@ -3,16 +3,19 @@
 //! `cluster.toml` → [`ClusterFile`] → [`Plan`] → [`Plan::render`]: the files an admin would write by hand.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ruma::OwnedServerName;
 use serde::Deserialize;
 
 mod homeserver;
+mod hosts;
 mod nginx;
 mod systemd;
 mod yaml_out;
 
+pub use hosts::HostFile;
 pub use nginx::{Class, RouteRow, regex_of};
 
 /// `cluster.toml`. Only `server_name` is needed.
@@ -21,12 +24,14 @@ pub use nginx::{Class, RouteRow, regex_of};
 pub struct ClusterFile {
     /// The part of user ids after the colon.
     pub server_name: OwnedServerName,
-    /// How many processes, unless `workers` says otherwise.
-    #[serde(default)]
-    pub preset: Preset,
+    /// How many processes, unless `workers` says otherwise; [`Preset::Small`] if nothing is said.
+    pub preset: Option<Preset>,
     /// Processes of a role; goes over the preset.
     #[serde(default)]
     pub workers: BTreeMap<Role, u16>,
+    /// Hosts, if there are several; they say in place of `preset` and `workers` what runs where.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, HostFile>,
     /// Where clients reach the server.
     pub public_baseurl: Option<String>,
     /// Folder of everything that is kept; relative to the file's own. Default: the file's own.
@@ -220,8 +225,8 @@ impl Preset {
 /// Where a process listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On this host.
-    Port(u16),
+    /// An address of its host and a port.
+    Tcp(SocketAddr),
     /// On a unix socket.
     Socket(PathBuf),
 }
@@ -229,8 +234,10 @@ pub enum Place {
 /// One process of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// `main`, or role and number.
+    /// `main`, or role and number; with hosts, the host's name goes before the role.
     pub name: String,
+    /// The host it runs on; `None` where there is one host only.
+    pub host: Option<String>,
     /// `None`: the main process.
     pub role: Option<Role>,
     /// For clients, servers and media.
@@ -246,6 +253,8 @@ pub struct Process {
 pub struct Plan {
     /// What was asked for.
     pub file: ClusterFile,
+    /// The host whose part is rendered; `None` where there is one host only.
+    pub here: Option<String>,
     /// Main first, then workers by role and number.
     pub processes: Vec<Process>,
     /// Folder of everything that is kept.
@@ -313,10 +322,9 @@ impl ClusterFile {
     /// Reads `cluster.toml`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
-        for (role, count) in &file.workers {
-            if *count > role.most() {
-                return Err(format!("workers.{}: found {count}; allowed: 0 to {}", role.name(), role.most()));
-            }
+        check_counts("workers", &file.workers)?;
+        if !file.hosts.is_empty() {
+            hosts::check(&file)?;
         }
         if file.nginx.tls_certificate.is_some() != file.nginx.tls_key.is_some() {
             return Err("nginx: tls_certificate and tls_key go together".into());
@@ -334,7 +342,14 @@ impl ClusterFile {
 
     /// Processes of a role.
     pub fn count(&self, role: Role) -> u16 {
-        self.workers.get(&role).copied().unwrap_or_else(|| self.preset.count(role))
+        self.workers.get(&role).copied().unwrap_or_else(|| self.preset.unwrap_or_default().count(role))
+    }
+}
+
+fn check_counts(key: &str, workers: &BTreeMap<Role, u16>) -> Result<(), String> {
+    match workers.iter().find(|(role, count)| **count > role.most()) {
+        Some((role, count)) => Err(format!("{key}.{}: found {count}; allowed: 0 to {}", role.name(), role.most())),
+        None => Ok(()),
     }
 }
 
@@ -348,36 +363,77 @@ impl Plan {
         let mut plan = Plan {
             config_dir: data_dir.join("config"),
             program: program.to_owned(),
+            here: None,
             processes: Vec::new(),
-            database: database(&file.database, &data_dir, file.base_port),
+            database: database(&file, &data_dir),
             redis: None,
             data_dir,
             file,
         };
-        plan.add("main".into(), None, 0);
-        for role in Role::ALL {
-            for index in 0..plan.file.count(role) {
-                plan.add(format!("{}{}", role.name(), index + 1), Some(role), index);
-            }
-        }
+        plan.add_processes();
         if plan.processes.len() > 1 {
-            plan.redis = Some(redis(&plan.file.redis, &plan.data_dir, plan.file.base_port));
+            plan.redis = Some(redis(&plan.file, &plan.data_dir));
         }
         plan.check_sockets()?;
         Ok(plan)
     }
 
-    fn add(&mut self, name: String, role: Option<Role>, index: u16) {
+    /// The same cluster, of which a host's part is rendered.
+    pub fn on_host(mut self, host: Option<&str>) -> Result<Self, String> {
+        let names = || self.file.hosts.keys().cloned().collect::<Vec<_>>().join(", ");
+        match host {
+            None if self.file.hosts.is_empty() => {}
+            None => return Err(format!("the cluster has several hosts; say which: {}", names())),
+            Some(host) if self.file.hosts.contains_key(host) => {}
+            Some(host) => return Err(format!("hosts: there is no {host}; there are: {}", names())),
+        }
+        self.here = host.map(str::to_owned);
+        Ok(self)
+    }
+
+    fn add_processes(&mut self) {
+        let hosts = self.file.hosts.clone();
+        if hosts.is_empty() {
+            self.add("main".into(), None, 0, None);
+        }
+        for (name, host) in hosts.iter().filter(|(_, h)| h.main) {
+            self.add("main".into(), None, 0, Some((name, host.address)));
+        }
+        for role in Role::ALL {
+            for index in 0..if hosts.is_empty() { self.file.count(role) } else { 0 } {
+                self.add(format!("{}{}", role.name(), index + 1), Some(role), index, None);
+            }
+            // Numbered on each host, so that another host's count moves neither names nor ports.
+            for (name, host) in &hosts {
+                for index in 0..host.workers.get(&role).copied().unwrap_or(0) {
+                    self.add(format!("{name}-{}{}", role.name(), index + 1), Some(role), index, Some((name, host.address)));
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, name: String, role: Option<Role>, index: u16, host: Option<(&String, IpAddr)>) {
         let pool = self.file.database.pool.unwrap_or(if role == Some(Role::Events) { 12 } else { 8 });
         // Ports depend on role and number only, so that another role's count doesn't move them.
         let group = role.map_or(0, |r| 1 + Role::ALL.iter().position(|x| *x == r).unwrap_or(0) as u16);
         let port = self.file.base_port + 10 + group * 40 + index * 2;
+        let address = host.map_or(Ipv4Addr::LOCALHOST.into(), |(_, address)| address);
         let place = |kind: &str, port| match self.file.unix_sockets {
             true => Place::Socket(self.run_dir().join(format!("{name}.{kind}.sock"))),
-            false => Place::Port(port),
+            false => Place::Tcp(SocketAddr::new(address, port)),
         };
         let (http, replication) = (place("http", port), place("replication", port + 1));
-        self.processes.push(Process { name, role, http, replication, pool });
+        self.processes.push(Process { name, host: host.map(|(name, _)| name.clone()), role, http, replication, pool });
+    }
+
+    /// The processes that run on this host: all, where there is one host only.
+    pub fn here(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|p| self.here.is_none() || p.host == self.here)
+    }
+
+    /// Whether the proxy runs on this host.
+    pub fn has_proxy(&self) -> bool {
+        self.here.as_ref().and_then(|name| self.file.hosts.get(name)).is_none_or(|host| host.proxy)
     }
 
     fn check_sockets(&self) -> Result<(), String> {
@@ -454,25 +510,29 @@ impl Plan {
     pub fn render(&self, routes: &[RouteRow]) -> Vec<Rendered> {
         let file = |path: &str, text: String| Rendered { path: path.into(), text };
         let mut files = vec![file("homeserver.yaml", homeserver::shared(self)), file("log.config", crate::generate::log_config(None))];
-        for process in self.processes.iter().filter(|p| p.role.is_some()) {
+        for process in self.here().filter(|p| p.role.is_some()) {
             files.push(file(&format!("workers/{}.yaml", process.name), homeserver::worker(self, process)));
         }
-        files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
-        files.push(file("nginx/nginx.conf", nginx::standalone(self)));
+        if self.has_proxy() {
+            files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
+            files.push(file("nginx/nginx.conf", nginx::standalone(self)));
+        }
         files.extend(systemd::units(self).into_iter().map(|(name, text)| file(&format!("systemd/{name}"), text)));
         files
     }
 }
 
-fn database(file: &DatabaseFile, data_dir: &Path, base_port: u16) -> DatabaseAt {
-    let private = file.host.is_none();
+fn database(cluster: &ClusterFile, data_dir: &Path) -> DatabaseAt {
+    let (file, base_port) = (&cluster.database, cluster.base_port);
+    let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.database).map(|a| a.to_string()));
+    let private = host.is_none();
     let socket_dir = data_dir.join("run");
     // The socket is called .s.PGSQL.PORT inside the folder; a long path leaves only TCP.
     let fits = socket_dir.as_os_str().len() + 20 <= SOCKET_PATH_MAX;
     let own_host = if fits { socket_dir.display().to_string() } else { "127.0.0.1".into() };
     DatabaseAt {
         private,
-        host: file.host.clone().unwrap_or(own_host),
+        host: host.unwrap_or(own_host),
         port: file.port.unwrap_or(if private { base_port + 2 } else { 5432 }),
         user: file.user.clone().unwrap_or_else(|| "synapse".into()),
         name: file.name.clone().unwrap_or_else(|| "synapse".into()),
@@ -480,12 +540,14 @@ fn database(file: &DatabaseFile, data_dir: &Path, base_port: u16) -> DatabaseAt 
     }
 }
 
-fn redis(file: &RedisFile, data_dir: &Path, base_port: u16) -> RedisAt {
-    let private = file.host.is_none() && file.path.is_none();
+fn redis(cluster: &ClusterFile, data_dir: &Path) -> RedisAt {
+    let (file, base_port) = (&cluster.redis, cluster.base_port);
+    let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.redis).map(|a| a.to_string()));
+    let private = host.is_none() && file.path.is_none();
     let socket = data_dir.join("run/redis.sock");
-    let place = match (&file.path, &file.host) {
+    let place = match (&file.path, host) {
         (Some(path), _) => RedisPlace::Socket(path.clone()),
-        (None, Some(host)) => RedisPlace::Tcp(host.clone(), file.port.unwrap_or(6379)),
+        (None, Some(host)) => RedisPlace::Tcp(host, file.port.unwrap_or(6379)),
         (None, None) if socket.as_os_str().len() <= SOCKET_PATH_MAX => RedisPlace::Socket(socket),
         (None, None) => RedisPlace::Tcp("127.0.0.1".into(), file.port.unwrap_or(base_port + 3)),
     };

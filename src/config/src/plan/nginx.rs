@@ -112,7 +112,7 @@ fn pool<'a>(plan: &'a Plan, class: &Class) -> Pool<'a> {
 
 fn server(process: &Process) -> String {
     match &process.http {
-        Place::Port(port) => format!("127.0.0.1:{port}"),
+        Place::Tcp(at) => at.to_string(),
         Place::Socket(path) => format!("unix:{}", path.display()),
     }
 }
@@ -127,8 +127,10 @@ fn upstream(plan: &Plan, pool: &Pool<'_>) -> String {
         _ if pool.members.len() > 1 => block.push_str("    least_conn;\n"),
         _ => {}
     }
+    // A process of this host is back in a second. A host that is gone would cost every request the wait for it.
+    let fails = if plan.here.is_some() { "max_fails=1 fail_timeout=5s" } else { "max_fails=0" };
     for process in &pool.members {
-        let _ = writeln!(block, "    server {} max_fails=0; # {}", server(process), process.name);
+        let _ = writeln!(block, "    server {} {fails}; # {}", server(process), process.name);
     }
     if let (Some(main), [only]) = (plan.processes.first(), &pool.members[..])
         && only.name != main.name
@@ -199,6 +201,7 @@ fn server_block(plan: &Plan) -> String {
         proxy_set_header X-Forwarded-Proto $scheme;
         # Syncs wait as long as their client says.
         proxy_read_timeout 3600s;
+        proxy_connect_timeout 2s;
         proxy_buffering on;
         proxy_next_upstream error timeout;
     }}

@@ -5,7 +5,7 @@ use super::{Plan, Process};
 /// File names and contents.
 pub fn units(plan: &Plan) -> Vec<(String, String)> {
     let mut units = vec![("plexus.target".to_owned(), target(plan))];
-    units.extend(plan.processes.iter().map(|p| (format!("{}.service", unit(p)), service(plan, p))));
+    units.extend(plan.here().map(|p| (format!("{}.service", unit(p)), service(plan, p))));
     units
 }
 
@@ -14,7 +14,7 @@ fn unit(process: &Process) -> String {
 }
 
 fn target(plan: &Plan) -> String {
-    let wants: Vec<String> = plan.processes.iter().map(|p| format!("{}.service", unit(p))).collect();
+    let wants: Vec<String> = plan.here().map(|p| format!("{}.service", unit(p))).collect();
     format!(
         "[Unit]\nDescription=Plexus homeserver of {}\nWants={}\n\n[Install]\nWantedBy=multi-user.target\n",
         plan.file.server_name,

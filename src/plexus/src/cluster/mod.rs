@@ -47,6 +47,9 @@ pub struct Render {
     /// Where to write [default: the folder config in the data folder]
     #[structopt(short, long, parse(from_os_str))]
     pub out: Option<PathBuf>,
+    /// Host whose part is written, where the cluster has several
+    #[structopt(long)]
+    pub host: Option<String>,
     /// Program that the units run [default: this one]
     #[structopt(long, parse(from_os_str))]
     pub program: Option<PathBuf>,
@@ -144,18 +147,19 @@ pub fn example_plan() -> Result<Plan, String> {
 }
 
 fn render(args: &Render) -> Result<(), Failed> {
-    let mut plan = plan_for(&args.at.file, None, args.program.as_deref()).map_err(Failed::Config)?;
+    let plan = plan_for(&args.at.file, None, args.program.as_deref()).and_then(|plan| plan.on_host(args.host.as_deref()));
+    let mut plan = plan.map_err(Failed::Config)?;
     if let Some(out) = &args.out {
         plan.config_dir = std::path::absolute(out).map_err(io(out))?;
     }
     write_rendered(&plan)?;
-    println!("Rendered {} processes into {}", plan.processes.len(), plan.config_dir.display());
+    println!("Rendered {} processes into {}", plan.here().count(), plan.config_dir.display());
     Ok(())
 }
 
 /// Writes the rendered files; those of processes that are gone go too.
 fn write_rendered(plan: &Plan) -> Result<(), Failed> {
-    for folder in ["workers", "systemd"] {
+    for folder in ["workers", "systemd", "nginx"] {
         let folder = plan.config_dir.join(folder);
         if folder.is_dir() {
             std::fs::remove_dir_all(&folder).map_err(io(&folder))?;

@@ -109,7 +109,7 @@ pub fn log_of(plan: &Plan, name: &str) -> std::path::PathBuf {
 /// Where a process takes requests of clients.
 pub fn target(place: &Place) -> Target {
     match place {
-        Place::Port(port) => Target::Url(format!("http://127.0.0.1:{port}")),
+        Place::Tcp(at) => Target::Url(format!("http://{at}")),
         Place::Socket(path) => Target::Unix(path.clone()),
     }
 }

@@ -106,8 +106,8 @@ fn ports(plan: &Plan) -> Vec<u16> {
     let mut ports = vec![plan.file.base_port];
     for process in &plan.processes {
         for place in [&process.http, &process.replication] {
-            if let Place::Port(port) = place {
-                ports.push(*port);
+            if let Place::Tcp(at) = place {
+                ports.push(at.port());
             }
         }
     }

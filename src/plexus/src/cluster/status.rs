@@ -59,7 +59,7 @@ fn role(name: &str, process: Option<&Process>) -> &'static str {
 
 fn address(plan: &Plan, name: &str, process: Option<&Process>) -> String {
     match (process.map(|p| &p.http), name) {
-        (Some(Place::Port(port)), _) => format!("127.0.0.1:{port}"),
+        (Some(Place::Tcp(at)), _) => at.to_string(),
         (Some(Place::Socket(path)), _) => path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         (None, "nginx") => format!("{}:{}", plan.file.bind_address, plan.file.base_port),
         (None, "postgres") if !plan.database.host.starts_with('/') => format!("{}:{}", plan.database.host, plan.database.port),

@@ -37,6 +37,9 @@ extern "C" fn on_stop(_: libc::c_int) {
 pub fn run(args: &Up) -> Result<(), Failed> {
     ensure_file(args)?;
     let plan = read_plan(&args.file).map_err(Failed::Config)?;
+    if !plan.file.hosts.is_empty() {
+        return Err(Failed::Config(format!("{}: a cluster of several hosts is rendered (`plexus cluster render --host NAME`) and run by systemd", args.file.display())));
+    }
     make_folders(&plan)?;
     if Running::read(&plan.data_dir).live_supervisor().is_some() {
         println!("The cluster is running already.");
