@@ -94,6 +94,7 @@
           } && touch $out";
           single = pkgs.testers.runNixOSTest (import ./tests/nixos/single.nix self);
           workers = pkgs.testers.runNixOSTest (import ./tests/nixos/workers.nix self);
+          cluster = pkgs.testers.runNixOSTest (import ./tests/nixos/cluster.nix self);
         }
       );
 

@@ -3,12 +3,28 @@
 
 let
   cfg = config.services.plexus;
+
+  # At most this many processes, by preset; plexus cluster roles says what they are.
+  preset = {
+    single = 1;
+    small = 3;
+    medium = 8;
+    large = 22;
+  };
+  count = workers: lib.foldl' (sum: worker: sum + worker.count) 0 (lib.attrValues workers);
+  processes =
+    if cfg.cluster.hosts != { } then
+      lib.foldl' (sum: host: sum + count host.workers) 1 (lib.attrValues cfg.cluster.hosts)
+    else
+      preset.${cfg.preset} + count cfg.workers;
 in
 {
   config = lib.mkIf (cfg.enable && cfg.database.createLocally) {
     services.postgresql = {
       enable = true;
       ensureUsers = [ { name = "plexus"; } ];
+      # No process has a larger pool than 12, and people need some. The build compares this with what was rendered.
+      settings.max_connections = lib.mkDefault (lib.max 100 (20 + 12 * processes));
     };
 
     # ensureDatabases cannot set a collation.

@@ -4,6 +4,7 @@
   imports = [
     ./options.nix
     ./units.nix
+    ./cluster.nix
     ./database.nix
     ./redis.nix
     ./proxy.nix

@@ -3,6 +3,37 @@
 let
   inherit (lib) mkOption types;
   toml = pkgs.formats.toml { };
+
+  # `workers.sync = 2` says the same as `workers.sync.count = 2`.
+  workersOf =
+    description:
+    mkOption {
+      type = types.attrsOf (
+        types.coercedTo types.ints.unsigned (count: { inherit count; }) (
+          types.submodule {
+            options.count = mkOption {
+              type = types.ints.unsigned;
+              example = 2;
+              description = "Number of processes of the role.";
+            };
+          }
+        )
+      );
+      default = { };
+      example = {
+        events.count = 2;
+        sync.count = 2;
+      };
+      inherit description;
+    };
+  hostPart =
+    description:
+    mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      inherit description;
+    };
 in
 {
   options.services.plexus = {
@@ -35,14 +66,56 @@ in
       description = "How many processes there are, unless {option}`services.plexus.workers` says otherwise.";
     };
 
-    workers = mkOption {
-      type = types.attrsOf types.ints.unsigned;
+    workers = workersOf "Processes by role, over the preset; a plain number is a count. Roles the program does not know fail the build.";
+
+    cluster.hosts = mkOption {
       default = { };
+      type = types.attrsOf (
+        types.submodule {
+          options = {
+            address = mkOption {
+              type = types.str;
+              example = "10.0.0.2";
+              description = "Address that the other hosts reach this one at. What goes between hosts is not encrypted: use a private network.";
+            };
+            main = hostPart "Whether the main process runs here. Exactly one host has it.";
+            database = hostPart "Whether PostgreSQL runs here. Exactly one host has it.";
+            redis = hostPart "Whether Redis runs here. Exactly one host has it.";
+            proxy = hostPart "Whether nginx runs here. Any number of hosts may have it.";
+            workers = workersOf "Processes by role on this host.";
+          };
+        }
+      );
       example = {
-        events = 2;
-        sync = 2;
+        one = {
+          address = "10.0.0.1";
+          main = true;
+          database = true;
+          redis = true;
+          proxy = true;
+        };
+        two = {
+          address = "10.0.0.2";
+          workers.sync.count = 2;
+        };
       };
-      description = "Processes by role, over the preset. Roles the program does not know fail the build.";
+      description = ''
+        Hosts of a cluster that spans several, by {option}`networking.hostName`. All hosts get the same value and each
+        takes its part of it: processes, `instance_map`, PostgreSQL with its `pg_hba`, Redis with its password, nginx's
+        upstreams, the firewall. It says what runs where in place of {option}`services.plexus.preset` and
+        {option}`services.plexus.workers`.
+      '';
+    };
+
+    cluster.secretFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/run/keys/plexus-cluster";
+      description = ''
+        File with a long random text, the same on all hosts of {option}`services.plexus.cluster.hosts`. The secrets they
+        share are derived from it: replication, PostgreSQL, Redis, registration, macaroons, forms and, unless there is one
+        already, the signing key.
+      '';
     };
 
     dataDir = mkOption {
@@ -104,6 +177,13 @@ in
       default = null;
       example = "redis.example.org";
       description = "Host of Redis where it is not local.";
+    };
+
+    redis.passwordFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/run/keys/redis";
+      description = "File with the password of Redis; it must not be in the Nix store.";
     };
 
     nginx.enable = mkOption {

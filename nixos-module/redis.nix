@@ -9,7 +9,7 @@ in
     services.redis.servers.plexus = {
       enable = true;
       user = "plexus";
-      port = 0;
+      port = lib.mkDefault 0;
       # Nothing in it outlives the processes.
       save = [ ];
     };

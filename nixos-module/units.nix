@@ -9,6 +9,8 @@
 let
   cfg = config.services.plexus;
   toml = pkgs.formats.toml { };
+  spans = cfg.cluster.hosts != { };
+  counts = lib.mapAttrs (_: worker: worker.count);
 
   # Names of settings whose value would be a secret in the Nix store.
   secretNames = lib.filter (
@@ -20,29 +22,56 @@ let
       server_name = cfg.serverName;
       bind_address = cfg.nginx.address;
       base_port = cfg.nginx.port;
-      inherit (cfg) preset workers settings;
+      inherit (cfg) settings;
       data_dir = toString cfg.dataDir;
-      unix_sockets = true;
       enable_registration = cfg.enableRegistration;
       database = {
-        inherit (cfg.database) host;
         user = "plexus";
         name = "plexus";
       }
+      // lib.optionalAttrs (!spans) { inherit (cfg.database) host; }
       // lib.optionalAttrs (cfg.database.passFile != null) { passfile = toString cfg.database.passFile; };
       redis =
-        if cfg.redis.createLocally then
-          { path = config.services.redis.servers.plexus.unixSocket; }
-        else
-          { inherit (cfg.redis) host; };
+        (
+          if spans then
+            { }
+          else if cfg.redis.createLocally then
+            { path = config.services.redis.servers.plexus.unixSocket; }
+          else
+            { inherit (cfg.redis) host; }
+        )
+        // lib.optionalAttrs (cfg.redis.passwordFile != null) { password_path = toString cfg.redis.passwordFile; };
     }
+    // (
+      if spans then
+        {
+          hosts = lib.mapAttrs (_: host: {
+            inherit (host)
+              address
+              main
+              database
+              redis
+              proxy
+              ;
+            workers = counts host.workers;
+          }) cfg.cluster.hosts;
+        }
+      else
+        {
+          inherit (cfg) preset;
+          workers = counts cfg.workers;
+          unix_sockets = true;
+        }
+    )
     // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; }
   );
 
   # Unit files are put where systemd.packages looks for them. A configuration that the program or nginx
   # would refuse fails this build, so it never gets as far as a switch.
   rendered = pkgs.runCommand "plexus-cluster" { nativeBuildInputs = [ cfg.package ]; } ''
-    plexus cluster render --file ${cluster} --out "$out" --program ${lib.getExe cfg.package}
+    plexus cluster render --file ${cluster} --out "$out" --program ${lib.getExe cfg.package}${
+      lib.optionalString spans " --host ${config.networking.hostName}"
+    }
     mkdir -p "$out/lib/systemd/system"
     mv "$out"/systemd/* "$out/lib/systemd/system/"
     rmdir "$out/systemd"
@@ -57,13 +86,20 @@ let
       [ -e "$file" ] || continue
       sed -E -e "s|^signing_key_path: .*|signing_key_path: $PWD/check/signing.key|" \
         -e "/^(signing_key|media_store)_path:/! s|^([a-z_]+_path): .*|\1: $PWD/check/secret|" \
-        -e "s|^( *passfile): .*|\1: $PWD/check/secret|" "$file" > "check/$(basename "$file")"
+        -e "s#^( *pass(file|word_path)): .*#\1: $PWD/check/secret#" "$file" > "check/$(basename "$file")"
     done
     plexus check-config -c check/homeserver.yaml
     for file in "$out"/workers/*.yaml; do
       [ -e "$file" ] || continue
       plexus check-config -c check/homeserver.yaml -c "check/$(basename "$file")"
     done
+    ${lib.optionalString cfg.database.createLocally ''
+      needed=$(sed -n 's/^max_connections = //p' "$out/postgresql.conf")
+      if [ "$needed" -gt ${toString config.services.postgresql.settings.max_connections} ]; then
+        echo "services.postgresql.settings.max_connections: the processes need $needed" >&2
+        exit 1
+      fi
+    ''}
     ${lib.optionalString cfg.nginx.enable ''
       cat > check/nginx.conf <<EOF
       pid $PWD/check/nginx.pid;
@@ -93,12 +129,12 @@ in
         message = "services.plexus.settings: ${lib.concatStringsSep ", " secretNames} would be readable by everybody in the Nix store; use the key with _path and a file.";
       }
       {
-        assertion = cfg.redis.createLocally || cfg.redis.host != null;
+        assertion = spans || cfg.redis.createLocally || cfg.redis.host != null;
         message = "services.plexus.redis.host must be set where services.plexus.redis.createLocally is false.";
       }
       {
-        assertion = cfg.database.createLocally -> cfg.database.host == "/run/postgresql";
-        message = "services.plexus.database.host is the local socket where services.plexus.database.createLocally is true.";
+        assertion = (spans || cfg.database.createLocally) -> cfg.database.host == "/run/postgresql";
+        message = "services.plexus.database.host is not used where services.plexus.database.createLocally is true or cluster.hosts says where PostgreSQL is.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.database.passFile));

@@ -140,6 +140,7 @@ fn each_host_takes_its_part_of_one_file() {
             "workers/two-events1.yaml",
             "workers/two-events2.yaml",
             "workers/two-sync1.yaml",
+            "postgresql.conf",
             "systemd/plexus.target",
             "systemd/plexus-two-events1.service",
             "systemd/plexus-two-events2.service",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use structopt::StructOpt;
-use structopt::clap::AppSettings;
+use structopt::clap::{AppSettings, Shell};
 
 /// The ways a run can end, besides success (0) and failure (1).
 pub mod exit {
@@ -48,6 +48,10 @@ pub enum Cli {
     CheckConfig(CheckConfig),
     /// Prints the route table
     Routes(Routes),
+    /// Prints completions of this command line for a shell
+    Completions(Completions),
+    /// Prints the manual page, in roff
+    Manual,
     /// Renders, runs and shows a whole cluster described by one TOML file
     Cluster(crate::cluster::Command),
 }
@@ -237,6 +241,14 @@ pub struct Routes {
     /// For nginx: the cluster whose processes the routes lead to
     #[structopt(long, parse(from_os_str))]
     pub cluster: Option<PathBuf>,
+}
+
+/// `plexus completions`
+#[derive(Debug, StructOpt)]
+pub struct Completions {
+    /// bash, fish, zsh or elvish
+    #[structopt(possible_values = &["bash", "fish", "zsh", "elvish"])]
+    pub shell: Shell,
 }
 
 /// Reads the command line. Under Synapse's names the program is that command.

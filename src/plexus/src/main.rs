@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod cluster;
 mod logging;
+mod manual;
 mod notify;
 mod process;
 mod routes;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         cli::Cli::HashPassword(args) => users::hash_password(&args),
         cli::Cli::CheckConfig(args) => check_config::run(&args),
         cli::Cli::Routes(args) => routes::run(&args),
+        cli::Cli::Completions(args) => manual::completions(args.shell),
+        cli::Cli::Manual => manual::print(),
         cli::Cli::Cluster(command) => cluster::run(command),
     }
 }

@@ -513,6 +513,7 @@ impl Plan {
         for process in self.here().filter(|p| p.role.is_some()) {
             files.push(file(&format!("workers/{}.yaml", process.name), homeserver::worker(self, process)));
         }
+        files.push(file("postgresql.conf", format!("# What the pools of all processes need, and some for people.\nmax_connections = {}\n", self.max_connections())));
         if self.has_proxy() {
             files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
             files.push(file("nginx/nginx.conf", nginx::standalone(self)));
