@@ -53,6 +53,13 @@
 
       nixosModules = {
         default = self.nixosModules.plexus;
+        # The units of services.matrix-synapse run Plexus.
+        from-synapse =
+          { pkgs, ... }:
+          {
+            imports = [ ./nixos-module/from-synapse ];
+            services.plexus.fromSynapse.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.plexus;
+          };
         # No overlay: a host's nixpkgs may be read-only, as in NixOS tests.
         plexus =
           { pkgs, ... }:

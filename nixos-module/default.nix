@@ -5,6 +5,8 @@
     ./options.nix
     ./units.nix
     ./cluster.nix
+    ./backup.nix
+    ./metrics.nix
     ./database.nix
     ./redis.nix
     ./proxy.nix

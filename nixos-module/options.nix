@@ -224,6 +224,62 @@ in
       '';
     };
 
+    backup.enable = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether to make backups: the database, the signing key and other secrets, the media. `plexus-backup` makes one
+        by hand, `plexus-restore` puts one back. With several hosts they are made where the main process is.
+      '';
+    };
+
+    backup.directory = mkOption {
+      type = types.path;
+      default = "/var/backup/plexus";
+      example = "/mnt/backup/plexus";
+      description = "Folder of the backups, one folder each, readable by the service alone.";
+    };
+
+    backup.startAt = mkOption {
+      type = types.str;
+      default = "daily";
+      example = "*-*-* 03:00:00";
+      description = "When backups are made, as in systemd.time(7).";
+    };
+
+    backup.keep = mkOption {
+      type = types.ints.positive;
+      default = 7;
+      example = 30;
+      description = "Number of backups that are kept.";
+    };
+
+    backup.media = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = "Whether backups hold the media. Each holds all of them.";
+    };
+
+    metrics.scrape = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether {option}`services.prometheus` on this host collects the metrics of all processes, each under its name as
+        the label `instance`. They are read on {option}`services.plexus.metrics.port` through nginx, since the processes
+        listen on unix sockets.
+      '';
+    };
+
+    metrics.port = mkOption {
+      type = types.port;
+      default = 9008;
+      example = 9100;
+      description = "Port, of this host only, where nginx serves the metrics of each process below `/<name of the process>`.";
+    };
+
     rendered = mkOption {
       type = types.package;
       readOnly = true;

@@ -1,6 +1,7 @@
 {
   lib,
   rustPlatform,
+  stdenv,
 }:
 
 rustPlatform.buildRustPackage {
@@ -35,6 +36,14 @@ rustPlatform.buildRustPackage {
     "plexus-store"
     "--lib"
   ];
+
+  postInstall = lib.optionalString (stdenv.buildPlatform == stdenv.hostPlatform) ''
+    install -d "$out"/share/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    "$out/bin/plexus" manual > "$out/share/man/man1/plexus.1"
+    "$out/bin/plexus" completions bash > "$out/share/bash-completion/completions/plexus"
+    "$out/bin/plexus" completions zsh > "$out/share/zsh/site-functions/_plexus"
+    "$out/bin/plexus" completions fish > "$out/share/fish/vendor_completions.d/plexus.fish"
+  '';
 
   meta = {
     description = "Matrix homeserver that scales by worker processes, interchangeable with Synapse";

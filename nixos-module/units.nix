@@ -63,6 +63,7 @@ let
           unix_sockets = true;
         }
     )
+    // lib.optionalAttrs (cfg.metrics.scrape && !spans) { nginx.metrics_port = cfg.metrics.port; }
     // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; }
   );
 
@@ -77,6 +78,8 @@ let
     rmdir "$out/systemd"
     # A switch restarts a changed process in one go rather than stopping all of them first.
     sed -i '/^\[Service\]/a X-StopIfChanged=false' "$out"/lib/systemd/system/*.service
+    # On a host without the main process nothing else makes them wait for the secrets.
+    sed -i '/^\[Unit\]/a Wants=plexus-secrets.service\nAfter=plexus-secrets.service' "$out"/lib/systemd/system/*.service
 
     # The check reads the files that settings name; on the host they are made at first start.
     mkdir check
@@ -153,7 +156,13 @@ in
     };
     users.groups.plexus = { };
 
-    environment.systemPackages = [ cfg.package ];
+    environment.systemPackages = [
+      cfg.package
+      # Registers users, admins too, as the service does: it reads the shared secret and asks the main process.
+      (pkgs.writeShellScriptBin "plexus-register-user" ''
+        exec ${pkgs.util-linux}/bin/runuser -u plexus -- ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml "$@"
+      '')
+    ];
 
     systemd.packages = [ rendered ];
     systemd.targets.plexus.wantedBy = [ "multi-user.target" ];

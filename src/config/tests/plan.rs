@@ -110,6 +110,25 @@ fn sockets_settings_and_foreign_services_are_rendered() {
 }
 
 #[test]
+fn prometheus_finds_every_process() {
+    let targets = |plan: &Plan| {
+        let files = plan.render(&routes());
+        let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect("file");
+        let targets: serde_json::Value = serde_json::from_str(&text("prometheus.json")).expect("json");
+        let one = |t: &serde_json::Value| format!("{} {}{}", t["labels"]["instance"], t["targets"][0], t["labels"]["__metrics_path__"]).replace('"', "");
+        (targets.as_array().expect("list").iter().map(one).collect::<Vec<_>>(), text("nginx/plexus.conf"))
+    };
+    let (tcp, _) = targets(&plan(HOSTS, Path::new("/x")).on_host(Some("one")).expect("host"));
+    assert_eq!(tcp[0], "main 10.0.0.1:8019/_synapse/metrics");
+    assert_eq!((tcp.len(), tcp[4].as_str()), (5, "two-sync1 [fd00::2]:8099/_synapse/metrics"));
+    let sockets = "server_name = 'a.b'\nunix_sockets = true\n";
+    assert!(targets(&plan(sockets, Path::new("/x"))).0.is_empty());
+    let (unix, nginx) = targets(&plan(&format!("{sockets}[nginx]\nmetrics_port = 9008\n"), Path::new("/x")));
+    assert_eq!(unix, ["main 127.0.0.1:9008/main", "events1 127.0.0.1:9008/events1", "sync1 127.0.0.1:9008/sync1"]);
+    assert!(nginx.contains("location = /sync1 { proxy_pass http://unix:/x/run/sync1.replication.sock:/_synapse/metrics; }"), "{nginx}");
+}
+
+#[test]
 fn routes_lead_to_the_role_that_is_there() {
     let nginx = |toml: &str| {
         let files = plan(toml, Path::new("/x")).render(&routes());
@@ -141,6 +160,7 @@ fn each_host_takes_its_part_of_one_file() {
             "workers/two-events2.yaml",
             "workers/two-sync1.yaml",
             "postgresql.conf",
+            "prometheus.json",
             "systemd/plexus.target",
             "systemd/plexus-two-events1.service",
             "systemd/plexus-two-events2.service",

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 mod homeserver;
 mod hosts;
+mod metrics;
 mod nginx;
 mod systemd;
 mod yaml_out;
@@ -110,6 +111,8 @@ pub struct NginxFile {
     pub tls_certificate: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// Port, on 127.0.0.1, where it serves the metrics of the processes on unix sockets, each below its name.
+    pub metrics_port: Option<u16>,
 }
 
 /// How large a cluster is.
@@ -514,6 +517,7 @@ impl Plan {
             files.push(file(&format!("workers/{}.yaml", process.name), homeserver::worker(self, process)));
         }
         files.push(file("postgresql.conf", format!("# What the pools of all processes need, and some for people.\nmax_connections = {}\n", self.max_connections())));
+        files.push(file("prometheus.json", metrics::targets(self)));
         if self.has_proxy() {
             files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
             files.push(file("nginx/nginx.conf", nginx::standalone(self)));

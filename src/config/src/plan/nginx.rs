@@ -162,7 +162,7 @@ pub fn http_block(plan: &Plan, routes: &[RouteRow]) -> String {
     }
     text += "}\n";
     text += "# A first /sync has no since and takes long.\nmap \"$plexus_pool $arg_since\" $plexus_upstream {\n    default $plexus_pool;\n    \"plexus_sync \" plexus_initial_sync;\n}\n";
-    text + &server_block(plan)
+    text + &server_block(plan) + &super::metrics::nginx_server(plan)
 }
 
 /// `$plexus_path`: the path as sent. `$plexus_user`: the user a token names, or the token. `$plexus_room`: the room.
