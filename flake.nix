@@ -102,6 +102,7 @@
           single = pkgs.testers.runNixOSTest (import ./tests/nixos/single.nix self);
           workers = pkgs.testers.runNixOSTest (import ./tests/nixos/workers.nix self);
           cluster = pkgs.testers.runNixOSTest (import ./tests/nixos/cluster.nix self);
+          backup = pkgs.testers.runNixOSTest (import ./tests/nixos/backup.nix self);
         }
       );
 

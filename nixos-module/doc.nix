@@ -5,6 +5,11 @@ let
   evaluated = lib.evalModules {
     modules = [
       ./options.nix
+      ./from-synapse
+      {
+        # Of the latter only the options are looked at.
+        _module.check = false;
+      }
       { _module.args = { inherit pkgs; }; }
     ];
   };

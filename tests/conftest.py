@@ -17,6 +17,7 @@ _number = itertools.count(1)
 def pytest_addoption(parser):
     parser.addoption("--flavour", choices=["plexus", "synapse"], default="plexus",
                      help="who plays the processes under test; `synapse` proves the tests themselves")
+    parser.addoption("--update-golden", action="store_true", help="take what is rendered now for right (test_render.py)")
     parser.addoption("--keep", action="store_true", help="leave logs and configuration of every cluster behind")
 
 

@@ -55,7 +55,7 @@ let
     )}
     plexus check-config -c check/homeserver.yaml ${
       lib.optionalString (synapse.workers != { }) "--worker workers"
-    } | tee "$out"
+    } > "$out"
   '';
 
   refused = {

@@ -40,6 +40,9 @@ class Client:
         path = f"/rooms/{quote(room, safe='')}/send/m.room.message/t{self.txn}-{len(text)}"
         return self.client("PUT", path, {"msgtype": "m.text", "body": text})["event_id"]
 
+    def event(self, room, event):
+        return self.client("GET", f"/rooms/{quote(room, safe='')}/event/{quote(event, safe='')}")
+
     def sync(self, since=None):
         return self.client("GET", "/sync?timeout=0" + ("&since=" + quote(since) if since else ""))
 

@@ -9,25 +9,115 @@ let
   inherit (nixpkgs) lib;
   inherit (pkgs.stdenv.hostPlatform) system;
 
-  host =
-    settings:
+  machine =
+    modules:
     (lib.nixosSystem {
       inherit system;
       modules = [
-        self.nixosModules.default
         {
           boot.isContainer = true;
           system.stateVersion = "26.05";
-          services.plexus = {
-            enable = true;
-            serverName = "example.org";
-          };
         }
-        settings
-      ];
+      ]
+      ++ modules;
     }).config;
+  host =
+    settings:
+    machine [
+      self.nixosModules.default
+      {
+        services.plexus = {
+          enable = true;
+          serverName = "example.org";
+        };
+      }
+      settings
+    ];
+  failuresOf = config: map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+  failures = settings: failuresOf (host settings);
 
-  failures = settings: map (a: a.message) (lib.filter (a: !a.assertion) (host settings).assertions);
+  # Two hosts; what is given goes over it.
+  cluster = settings: {
+    imports = [ settings ];
+    networking.hostName = lib.mkDefault "one";
+    services.plexus.cluster = {
+      secretFile = lib.mkDefault "/run/keys/plexus-cluster";
+      hosts.one = {
+        address = lib.mkDefault "10.0.0.1";
+        main = lib.mkDefault true;
+        database = lib.mkDefault true;
+        redis = lib.mkDefault true;
+        proxy = true;
+      };
+      hosts.two = {
+        address = "10.0.0.2";
+        workers.sync.count = 1;
+        workers.events = 2;
+      };
+    };
+  };
+
+  # An existing Synapse with a worker; what is given goes over it.
+  synapse =
+    settings:
+    machine [
+      self.nixosModules.from-synapse
+      {
+        services.matrix-synapse = {
+          enable = true;
+          settings = {
+            server_name = "example.org";
+            report_stats = false;
+            database = {
+              name = "psycopg2";
+              args.database = "matrix-synapse";
+            };
+            redis.enabled = true;
+            signing_key_path = "/var/lib/matrix-synapse/homeserver.signing.key";
+            instance_map.main.path = "/run/matrix-synapse/main_replication.sock";
+            instance_map.writer.path = "/run/matrix-synapse/writer.sock";
+            stream_writers.events = "writer";
+            macaroon_secret_key = "in the store, as the old configuration had it";
+            media_store_path = "/var/lib/matrix-synapse/media_store";
+            listeners = [
+              {
+                port = 8008;
+                bind_addresses = [ "127.0.0.1" ];
+                type = "http";
+                tls = false;
+                resources = [
+                  {
+                    names = [
+                      "client"
+                      "federation"
+                    ];
+                    compress = false;
+                  }
+                ];
+              }
+              {
+                path = "/run/matrix-synapse/main_replication.sock";
+                type = "http";
+                resources = [ { names = [ "replication" ]; } ];
+              }
+            ];
+          };
+          workers.writer = {
+            worker_app = "synapse.app.generic_worker";
+            worker_listeners = [
+              {
+                path = "/run/matrix-synapse/writer.sock";
+                type = "http";
+                resources = [ { names = [ "replication" ]; } ];
+              }
+            ];
+          };
+        };
+        services.plexus.fromSynapse.enable = true;
+      }
+      settings
+    ];
+  takenOver = synapse { };
 
   # Each assertion of the module, by words of its message, with a configuration that breaks it.
   refused = {
@@ -50,10 +140,76 @@ let
     "services.matrix-synapse and services.plexus" = {
       services.matrix-synapse.enable = true;
     };
+    "services.plexus.metrics.scrape needs" = {
+      services.plexus.metrics.scrape = true;
+      services.plexus.nginx.enable = false;
+    };
+    "networking.hostName = three, is not among" = cluster { networking.hostName = "three"; };
+    "two hosts have the same address" = cluster { services.plexus.cluster.hosts.one.address = "10.0.0.2"; };
+    "services.plexus.cluster.secretFile must be set" = cluster { services.plexus.cluster.secretFile = null; };
+    "services.plexus.cluster.secretFile: a secret" = cluster {
+      services.plexus.cluster.secretFile = "${builtins.storeDir}/0-secret";
+    };
+    "services.plexus.workers: where" = cluster { services.plexus.workers.sync = 1; };
+    "exactly one host must have main = true; found: ." = cluster { services.plexus.cluster.hosts.one.main = false; };
+    "exactly one host must have database = true; found: one two" = cluster {
+      services.plexus.cluster.hosts.two.database = true;
+    };
+    "exactly one host must have redis = true; found: one two" = cluster {
+      services.plexus.cluster.hosts.two.redis = true;
+    };
   };
+  refusedSynapse = {
+    "settings.modules" = {
+      services.matrix-synapse.settings.modules = [ { module = "x"; } ];
+    };
+    "settings.password_providers" = {
+      services.matrix-synapse.settings.password_providers = [ { module = "x"; } ];
+    };
+    "plugins" = {
+      services.matrix-synapse.plugins = [ pkgs.hello or pkgs.coreutils ];
+    };
+    "settings.database.name" = {
+      services.matrix-synapse.settings.database.name = lib.mkForce "sqlite3";
+    };
+    "which is not enabled" = {
+      services.matrix-synapse.enable = lib.mkForce false;
+    };
+  };
+  notRefusedSynapse = lib.filterAttrs (
+    words: settings: !lib.any (lib.hasInfix words) (lib.filter (lib.hasInfix "services.plexus.fromSynapse") (failuresOf (synapse settings)))
+  ) refusedSynapse;
 
   notRefused = lib.filterAttrs (words: settings: !lib.any (lib.hasInfix words) (failures settings)) refused;
-  ours = lib.filter (lib.hasInfix "services.plexus") (failures { });
+  ours = lib.filter (lib.hasInfix "services.plexus") (failures { } ++ failures (cluster { }) ++ failuresOf takenOver);
+
+  # Each host of the two has its part of the units, the firewall and the services below.
+  one = host (cluster { });
+  two = host (cluster {
+    networking.hostName = "two";
+    networking.nftables.enable = true;
+  });
+  parts = {
+    "only one has PostgreSQL" = one.services.postgresql.enable && !two.services.postgresql.enable;
+    "pg_hba has every host" =
+      lib.all (line: lib.hasInfix line one.services.postgresql.authentication) [
+        "host plexus plexus 10.0.0.1/32 scram-sha-256"
+        "host plexus plexus 10.0.0.2/32 scram-sha-256"
+      ];
+    "only one has Redis, with a password" =
+      one.services.redis.servers.plexus.requirePassFile == "/var/lib/plexus/secrets/redis"
+      && !(two.services.redis.servers ? plexus);
+    "only one has nginx" = one.services.nginx.enable && !two.services.nginx.enable;
+    "the firewall of one lets two through" =
+      lib.hasInfix "iptables -A nixos-fw -p tcp -s 10.0.0.2 --dport 5432 -j nixos-fw-accept" one.networking.firewall.extraCommands;
+    "the firewall of two lets one to the processes only" =
+      two.networking.firewall.extraInputRules == "ip saddr 10.0.0.1 tcp dport { 8018-8418 } accept\n";
+    "nothing is open to all" = one.networking.firewall.allowedTCPPorts == [ ] && two.networking.firewall.allowedTCPPorts == [ ];
+    "the units of Synapse run plexus" =
+      lib.hasInfix "bin/plexus homeserver --config-path" takenOver.systemd.services.matrix-synapse.serviceConfig.ExecStart
+      && lib.hasInfix "bin/plexus worker --config-path" takenOver.systemd.services.matrix-synapse-worker-writer.serviceConfig.ExecStart;
+  };
+  wrongParts = lib.attrNames (lib.filterAttrs (_: holds: !holds) parts);
 
   presets = lib.genAttrs [ "single" "small" "medium" "large" ] (preset: (host { services.plexus.preset = preset; }).services.plexus.rendered);
   units = {
@@ -63,19 +219,51 @@ let
     large = "background1 client1 client2 client3 events1 events2 events3 events4 federation1 federation2 main media1 pusher1 pusher2 sender1 sender2 streams1 streams2 sync1 sync2 sync3 sync4";
   };
 
-  undescribed = lib.filter (o: !(o ? description)) (import ../../nixos-module/doc.nix { inherit lib pkgs; }).options;
+  undescribed = lib.filter (
+    # An option without a default must be set, so it has an example to go by.
+    o: !(o ? description) || !(o ? example || lib.hasSuffix ".enable" o.name || lib.hasSuffix ".package" o.name)
+  ) (import ../../nixos-module/doc.nix { inherit lib pkgs; }).options;
 in
 {
-  assertions =
-    lib.throwIf (notRefused != { }) "not refused: ${toString (lib.attrNames notRefused)}" lib.throwIf (ours != [ ])
-      "a plain configuration is refused: ${toString ours}"
-      lib.throwIf
-      (undescribed != [ ])
-      "options without description: ${toString (map (o: o.name) undescribed)}"
-      pkgs.runCommand
-      "plexus-assertions"
-      { }
-      "touch $out";
+  assertions = pkgs.runCommand "plexus-assertions" {
+    wrong = lib.concatLines (
+      lib.mapAttrsToList (words: _: "not refused: ${words}") (notRefused // notRefusedSynapse)
+      ++ map (message: "a plain configuration is refused: ${message}") ours
+      ++ map (o: "no description or example: ${o.name}") undescribed
+      ++ map (part: "does not hold: ${part}") wrongParts
+    );
+  } ''
+    if [ -n "$wrong" ]; then
+      echo "$wrong"
+      exit 1
+    fi
+    touch $out
+  '';
+
+  # Building it runs check-config on what the units of services.matrix-synapse will read.
+  from-synapse = pkgs.runCommand "plexus-taken-over" { checks = takenOver.system.checks; } "touch $out";
+
+  # Both hosts of a cluster render, and each has its own units.
+  hosts = pkgs.runCommand "plexus-hosts" { } ''
+    ls ${one.services.plexus.rendered}/lib/systemd/system > one
+    ls ${two.services.plexus.rendered}/lib/systemd/system > two
+    diff one - <<EOF
+    plexus-main.service
+    plexus.target
+    EOF
+    diff two - <<EOF
+    plexus-two-events1.service
+    plexus-two-events2.service
+    plexus-two-sync1.service
+    plexus.target
+    EOF
+    # But for where they lie.
+    same() {
+      sed "s|$1|/etc/plexus|" "$1/homeserver.yaml"
+    }
+    diff <(same ${one.services.plexus.rendered}) <(same ${two.services.plexus.rendered})
+    touch $out
+  '';
 
   # Units are well-formed and confined: 3.0 of 10 is the most systemd may find exposed.
   units = pkgs.runCommand "plexus-units" { nativeBuildInputs = [ pkgs.systemd ]; } ''
