@@ -60,7 +60,9 @@ impl Sync {
         let rooms = store.rooms_of_user(user, memberships).await?;
         let now = self.now();
         let views: Vec<View> = rooms.iter().filter(|r| r.membership != "invite").map(|r| View::of(r, &now)).collect();
-        let contents = self.contents(who, &views, how.limit, &now, false).await?;
+        // Rendered for nobody in particular, as Synapse does: no transaction ids, no stripped state.
+        let plain = Render::default();
+        let contents = self.contents(who, &views, how.limit, &now, false, plain).await?;
         let (tags, data) = futures::try_join!(store.tags_since(user, None), store.room_account_data_since(user, None))?;
         let ids: Vec<&str> = rooms.iter().map(|r| r.room_id.as_str()).collect();
         let public: HashSet<String> = store.public_among(&ids).await?.into_iter().collect();
@@ -72,8 +74,7 @@ impl Sync {
             let visibility = if public.contains(&room.room_id) { "public" } else { "private" };
             let mut entry = json!({"room_id": room.room_id, "membership": room.membership, "visibility": visibility});
             if let Some(invite) = invites.get(&room.event_id) {
-                let how = Render { with_stripped_state: true, ..Render::for_user(who) };
-                let event = self.rooms.render_event(&Visible::unchecked(invite.clone()), &Bundles::new(), how).await?;
+                let event = self.rooms.render_event(&Visible::unchecked(invite.clone()), &Bundles::new(), plain).await?;
                 entry["inviter"] = room.sender.as_str().into();
                 entry["invite"] = serde_json::from_str(event.get())?;
             }
@@ -113,7 +114,8 @@ impl Sync {
             _ => ("join", View { room_id: room.clone(), at: live(&now.room), left: None }),
         };
         let departed = view.left.is_some();
-        let contents = self.contents(who, &[view], limit, &now, access.is_peeking()).await?.remove(&room);
+        let how = Render::for_user(who);
+        let contents = self.contents(who, &[view], limit, &now, access.is_peeking(), how).await?.remove(&room);
         let Contents { messages, state } = contents.unwrap_or_default();
         let (tags, data) = futures::try_join!(
             store.tags_since(who.user_id.as_str(), None),
@@ -148,6 +150,7 @@ impl Sync {
         limit: usize,
         now: &StreamToken,
         peeking: bool,
+        how: Render<'_>,
     ) -> Result<HashMap<String, Contents>> {
         let store = &self.cx.store;
         let mut stretches = Vec::with_capacity(views.len());
@@ -160,7 +163,6 @@ impl Sync {
         events.retain(|e| e.rejected.is_none());
         let look = Look { peeking, ..Look::default() };
         let visible = self.rooms.filter_visible(&who.user_id, events, look).await?;
-        let how = Render::for_user(who);
         let rendered = self.rooms.render(&visible, &Bundles::new(), how).await?;
         let mut chunks: HashMap<String, Vec<Box<RawValue>>> = HashMap::new();
         for (v, event) in visible.iter().zip(rendered) {

@@ -51,14 +51,14 @@ struct Delta {
 
 /// What differs between the end of the last answer and the start of the timeline. `start` and `end` are
 /// reduced to the wanted members; with lazy members those at `start` are told even if they did not change.
-/// Where both differ and neither is in the timeline the end counts, unless the filter left events out.
+/// Where both differ and neither is in the timeline (the filter left events out) the end counts: the client would
+/// never learn of it otherwise. Synapse picks either.
 fn difference(
     contained: &HashMap<Key, OwnedEventId>,
     start: &HashMap<&Key, &OwnedEventId>,
     end: &HashMap<&Key, &OwnedEventId>,
     previous: &HashMap<&Key, &OwnedEventId>,
     lazy: bool,
-    start_counts: bool,
 ) -> HashMap<Key, OwnedEventId> {
     let in_timeline: HashSet<&OwnedEventId> = contained.values().collect();
     let mut known: HashSet<&OwnedEventId> = previous.values().copied().collect();
@@ -68,8 +68,7 @@ fn difference(
         });
     }
     let mut out = HashMap::new();
-    let (first, last) = if start_counts { (end, start) } else { (start, end) };
-    for (key, id) in first.iter().chain(last) {
+    for (key, id) in start.iter().chain(end) {
         if !known.contains(id) && !in_timeline.contains(id) {
             out.insert((*key).clone(), (*id).clone());
         }
@@ -244,7 +243,7 @@ impl Pass<'_> {
             } else {
                 // Without state events in the timeline its start is its end.
                 let start = if first.is_some() { reduced(plan, first) } else { none.clone() };
-                delta.ids = difference(&plan.contained, &start, &reduced(plan, end), &none, lazy, self.filters_timeline());
+                delta.ids = difference(&plan.contained, &start, &reduced(plan, end), &none, lazy);
             }
         } else if self.rq.use_state_after {
             if let Some(end) = end {
@@ -264,7 +263,7 @@ impl Pass<'_> {
                 true => (whole(previous), whole(end)),
                 false => (reduced(plan, previous), reduced(plan, end)),
             };
-            delta.ids = difference(&plan.contained, &start, &end, &previous, lazy, self.filters_timeline());
+            delta.ids = difference(&plan.contained, &start, &end, &previous, lazy);
             let is_new = |(k, id): &(&Key, &OwnedEventId)| previous.get(k) != Some(id);
             delta.changed = delta.ids.iter().filter(is_new).map(|(k, _)| k.clone()).collect();
         }
@@ -320,12 +319,12 @@ mod tests {
         let contained = HashMap::from([(name.clone(), n2.clone())]);
         let start = HashMap::from([(&name, &n1), (&join, &j1)]);
         let end = HashMap::from([(&name, &n2), (&topic, &t1), (&join, &j1)]);
-        let all = difference(&contained, &start, &end, &HashMap::new(), false, false);
+        let all = difference(&contained, &start, &end, &HashMap::new(), false);
         assert_eq!(all, HashMap::from([(name.clone(), n1.clone()), (topic.clone(), t1.clone()), (join.clone(), j1.clone())]));
         let previous = HashMap::from([(&name, &n1), (&join, &j1)]);
-        let some = difference(&contained, &start, &end, &previous, false, false);
+        let some = difference(&contained, &start, &end, &previous, false);
         assert_eq!(some, HashMap::from([(topic.clone(), t1.clone())]));
-        let lazy = difference(&contained, &start, &end, &previous, true, false);
+        let lazy = difference(&contained, &start, &end, &previous, true);
         assert_eq!(lazy, HashMap::from([(topic, t1), (join, j1)]));
     }
 }
