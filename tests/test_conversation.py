@@ -1,4 +1,5 @@
-"""Two matrix-nio clients and one matrix-js-sdk client, each on a process of its own, talk to each other."""
+"""Two matrix-nio clients and one matrix-js-sdk client talk to each other: each on a process of its own, then all of
+them through the nginx that `plexus cluster render` describes."""
 
 import asyncio
 
@@ -6,21 +7,41 @@ import pytest
 
 from lib import layouts
 from lib.people import JsPerson, NioPerson
+from lib.rendered import RenderedCluster
 
 MESSAGES = 200
+NAMES = ("alice", "bob", "carol")
+both = pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 
 
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+@both
 def test_conversation(make_cluster, flavour, encrypted):
     # A process of Synapse refuses what another one must write (typing); ours hands it on.
     spread = flavour == "plexus"
     cluster = make_cluster(layouts.WORKERS if spread else layouts.MONOLITH, config={"filter_timeline_limit": 5000})
-    converse(cluster, ["generic1", "generic2", "persister1"] if spread else ["main"] * 3, encrypted)
+    places = ["generic1", "generic2", "persister1"] if spread else ["main"] * 3
+    converse([cluster.user(name, on=place) for name, place in zip(NAMES, places)], encrypted)
 
 
-def converse(cluster, places, encrypted):
+@pytest.fixture(scope="module")
+def behind_nginx(folder, flavour):
+    if flavour != "plexus":
+        pytest.skip("only Plexus renders an nginx.conf")
+    # Client, sync, events and streams processes of their own.
+    cluster = RenderedCluster(folder / "nginx", "medium", {"filter_timeline_limit": 5000}).start()
+    yield cluster
+    cluster.remove()
+
+
+@both
+def test_conversation_through_nginx(behind_nginx, encrypted):
+    suffix = "-sealed" if encrypted else ""
+    converse([behind_nginx.user(name + suffix) for name in NAMES], encrypted)
+
+
+def converse(logins, encrypted):
     """Everybody sends and everybody must see everything once, each sender's messages in order."""
-    alice, bob, carol = (cluster.user(name, on=place) for name, place in zip(("alice", "bob", "carol"), places))
+    alice, bob, carol = logins
     state = [{"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}]
     room = alice.create_room(preset="private_chat", invite=[bob.user_id, carol.user_id],
                              initial_state=state if encrypted else [])
