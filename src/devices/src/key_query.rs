@@ -50,9 +50,13 @@ impl Devices {
         let devices: Vec<UserDevice> =
             query.iter().flat_map(|(u, ids)| ids.iter().map(|d| ((*u).clone(), d.clone()))).collect();
         for (user, devices) in self.cx.store.device_keys(&users, &devices, false).await? {
-            let theirs = found.entry(user).or_default();
+            let theirs = found.entry(user.clone()).or_default();
             for (device_id, device) in devices {
                 let Some(mut keys) = device.keys else { continue };
+                // There even if nobody signed, as in Synapse.
+                if let Some(signatures) = keys.entry("signatures").or_insert_with(|| json!({})).as_object_mut() {
+                    signatures.entry(&user).or_insert_with(|| json!({}));
+                }
                 let name = device.display_name.filter(|_| with_names);
                 let unsigned = name.map_or_else(|| json!({}), |n| json!({"device_display_name": n}));
                 keys.insert("unsigned".to_owned(), unsigned);

@@ -17,23 +17,32 @@ const PUBLICNESS: &str = "
     SELECT c.room_id, c.type, ej.json FROM current_state_events c JOIN event_json ej USING (event_id)
     WHERE c.room_id = ANY($1) AND c.state_key = '' AND c.type IN ('m.room.join_rules', 'm.room.history_visibility')";
 
-/// Joined members of rooms, all of them or (`$2` true) only the touched ones. `$3`/`$4`: touched rooms and users.
+/// Joined members of rooms (without those that are never shown, see [`PROFILES`]), all of them or (`$2` true) only the touched ones. `$3`/`$4`: touched rooms and users.
 const PUBLIC_MEMBERS: &str = "
     INSERT INTO users_in_public_rooms (user_id, room_id)
     SELECT c.state_key, c.room_id FROM current_state_events c
     WHERE c.room_id = ANY($1) AND c.type = 'm.room.member' AND c.membership = 'join'
       AND (NOT $2 OR (c.room_id, c.state_key) IN (SELECT * FROM unnest($3::text[], $4::text[])))
+      AND NOT EXISTS (SELECT 1 FROM users u WHERE u.name = c.state_key
+          AND (u.deactivated = 1 OR u.appservice_id IS NOT NULL OR u.user_type = 'support'))
     ON CONFLICT DO NOTHING";
 
-/// Pairs of members; the one who searches is ours (`$5`: `:` and our name).
+/// Pairs of members, without those that are never shown; the one who searches is ours (`$5`: `:` and our name).
 const PRIVATE_PAIRS: &str = "
     INSERT INTO users_who_share_private_rooms (user_id, other_user_id, room_id)
-    SELECT a.state_key, b.state_key, a.room_id
-    FROM current_state_events a JOIN current_state_events b ON a.room_id = b.room_id
-    WHERE a.room_id = ANY($1) AND a.state_key <> b.state_key AND right(a.state_key, length($5)) = $5
-      AND a.type = 'm.room.member' AND a.membership = 'join' AND b.type = 'm.room.member' AND b.membership = 'join'
-      AND (NOT $2 OR (a.room_id, a.state_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))
-                  OR (b.room_id, b.state_key) IN (SELECT * FROM unnest($3::text[], $4::text[])))
+    WITH m AS (
+        SELECT c.room_id, c.state_key, right(c.state_key, length($5)) = $5 AS ours,
+               NOT $2 OR (c.room_id, c.state_key) IN (SELECT * FROM unnest($3::text[], $4::text[])) AS touched
+        FROM current_state_events c
+        WHERE c.room_id = ANY($1) AND c.type = 'm.room.member' AND c.membership = 'join'
+          AND NOT EXISTS (SELECT 1 FROM users u WHERE u.name = c.state_key
+              AND (u.deactivated = 1 OR u.appservice_id IS NOT NULL OR u.user_type = 'support'))
+    )
+    SELECT a.state_key, b.state_key, a.room_id FROM m a JOIN m b ON a.room_id = b.room_id
+    WHERE a.touched AND a.ours AND a.state_key <> b.state_key
+    UNION
+    SELECT b.state_key, a.state_key, a.room_id FROM m a JOIN m b ON a.room_id = b.room_id
+    WHERE a.touched AND b.ours AND a.state_key <> b.state_key
     ON CONFLICT DO NOTHING";
 
 /// Profiles of touched users: ours from `profiles`, others' from their newest join. Deactivated users, support
