@@ -139,7 +139,7 @@ impl Rooms {
     }
 
     /// Membership events of some users after an event.
-    async fn members_after(&self, event_id: &EventId, users: &HashSet<&str>) -> Result<Vec<Arc<Pdu>>> {
+    pub(crate) async fn members_after(&self, event_id: &EventId, users: &HashSet<&str>) -> Result<Vec<Arc<Pdu>>> {
         let store = &self.cx.store;
         let groups = store.groups_of_events(&[event_id]).await?;
         let Some(group) = groups.get(event_id) else { return Ok(Vec::new()) };
@@ -207,7 +207,7 @@ impl Rooms {
     }
 
     /// Events on one side of a place, and the token where that side ends.
-    async fn side(&self, room_id: &RoomId, at: &Place, dir: Dir, limit: usize, filter: Option<&EventFilter>) -> Result<(Vec<Arc<Pdu>>, RoomToken)> {
+    pub(crate) async fn side(&self, room_id: &RoomId, at: &Place, dir: Dir, limit: usize, filter: Option<&EventFilter>) -> Result<(Vec<Arc<Pdu>>, RoomToken)> {
         // Backwards pages include what is at the token, so that one lies a step before the event.
         let depth = if dir == Dir::Backwards { at.depth - 1 } else { at.depth };
         let from = RoomToken::Topological { depth, stream: at.stream };
