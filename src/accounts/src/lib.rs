@@ -13,13 +13,13 @@ mod parting;
 mod password;
 mod profile;
 pub mod ratelimit;
-mod push_rules_of_rooms;
 mod refresh;
 mod register;
 mod session;
 mod sightings;
 mod tasks;
 mod ui_auth;
+mod upgrade;
 
 pub use authenticate::{Allow, Credentials};
 pub use login::{Login, canonical_email};

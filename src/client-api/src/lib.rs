@@ -32,6 +32,7 @@ mod rooms_create;
 mod rooms_events;
 mod rooms_send;
 mod rooms_state;
+mod search;
 mod send_to_device;
 mod spaces;
 mod sync;
@@ -78,6 +79,7 @@ pub fn routes() -> Vec<Route<App>> {
         rooms_events::routes(),
         rooms_send::routes(),
         rooms_state::routes(),
+        search::routes(),
         send_to_device::routes(),
         spaces::routes(),
         sync::routes(),

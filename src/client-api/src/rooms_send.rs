@@ -89,6 +89,9 @@ async fn put_state(app: App, who: Requester, rq: Rq) -> Result<Value> {
     let mut template = Template::new(who.user_id.clone(), kind, raw(&content)?).state(key);
     template.origin_server_ts = timestamp(&who, &rq)?;
     let sent = app.rooms.send(&who, &room_id, template).await?;
+    if kind == "m.room.guest_access" && key.is_empty() && content.get("guest_access") != Some(&json!("can_join")) {
+        app.rooms.dismiss_guests(&room_id).await;
+    }
     Ok(json!({"event_id": sent.event_id}))
 }
 

@@ -28,6 +28,8 @@ async fn upgrade(app: App, who: Requester, rq: Rq) -> Result<Value> {
         Error::client(400, "M_UNSUPPORTED_ROOM_VERSION", "Your homeserver does not support this room version")
     })?;
     app.accounts.limit_user(&app.accounts.limits().room_creation, &who).await?;
-    let room = app.rooms.upgrade(&who, &rq.room_id()?, &version, wanted.additional_creators).await?;
+    let old = rq.room_id()?;
+    let room = app.rooms.upgrade(&who, &old, &version, wanted.additional_creators).await?;
+    app.accounts.follow_upgrade(old.as_str(), room.as_str()).await?;
     Ok(json!({"replacement_room": room}))
 }

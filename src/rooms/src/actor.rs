@@ -319,6 +319,7 @@ impl Parts {
             delta: std::mem::take(&mut head.pending_delta),
             abandoned: false,
             summary: head.summary.clone(),
+            participants: std::mem::take(&mut head.pending_participants),
         };
         for made in self.made {
             write.abandoned |= made.abandoned;

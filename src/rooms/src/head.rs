@@ -32,6 +32,8 @@ pub(crate) struct Members {
     pub local: HashMap<String, Option<String>>,
     /// All joined users.
     pub joined: HashSet<String>,
+    /// Local users known to have sent a message since they joined.
+    pub participants: HashSet<String>,
 }
 
 /// Power levels, read once per event.
@@ -119,6 +121,8 @@ pub(crate) struct Head {
     /// Groups and changes that came up on loading, to be written with the next event.
     pub pending_groups: Vec<NewGroup>,
     pub pending_delta: Vec<StateChange>,
+    /// Who became a participant by the event being made.
+    pub pending_participants: Vec<String>,
     /// A change was begun and not finished: the head is good for nothing.
     pub torn: bool,
 }
@@ -145,6 +149,7 @@ impl Head {
             abandoned: false,
             pending_groups: Vec::new(),
             pending_delta: Vec::new(),
+            pending_participants: Vec::new(),
             torn: false,
         }
     }
@@ -268,6 +273,7 @@ impl Head {
 
     fn note_member(&mut self, user: &str, event: &Pdu) {
         let joined = event.membership().as_deref() == Some("join");
+        self.members.participants.remove(user);
         if joined {
             self.members.joined.insert(user.to_owned());
         } else {
@@ -276,6 +282,16 @@ impl Head {
         }
         if joined && self.is_local(user) {
             self.members.local.insert(user.to_owned(), event.content_str("displayname"));
+        }
+    }
+
+    /// Takes note of a message of a local user.
+    pub fn note_message(&mut self, event: &Pdu) {
+        let counts = event.state_key.is_none() && matches!(event.kind.as_str(), "m.room.message" | "m.room.encrypted");
+        let sender = event.sender.as_str();
+        if counts && self.members.local.contains_key(sender) && !self.members.participants.contains(sender) {
+            self.members.participants.insert(sender.to_owned());
+            self.pending_participants.push(sender.to_owned());
         }
     }
 

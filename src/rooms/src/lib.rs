@@ -31,6 +31,7 @@ pub mod remote;
 pub mod render;
 mod resolve;
 mod restricted;
+pub mod search;
 mod state;
 pub mod summary;
 mod synapse;
@@ -50,10 +51,12 @@ use config::StreamGroup;
 use dashmap::DashMap;
 use ids::IdPool;
 use replication::Cx;
+use replication::locks::NEW_EVENT_DURING_PURGE;
 use ruma::{OwnedRoomId, RoomId};
 use rules::Signer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use store::locks::{Lock, Mode};
 use store::{Row, Stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -149,8 +152,28 @@ impl Rooms {
         self.ask(room_id, || What::Make { who: who.clone(), templates: templates.clone() }).await
     }
 
+    /// Keeps a Synapse process from deleting the room while events are made in it. None where nobody would: the
+    /// processes that delete rooms are Plexus.
+    pub(crate) async fn keep_from_purge(&self, room_id: &RoomId) -> Result<Option<Lock>> {
+        let deleters = [types::MASTER, self.cx.config.workers.background_tasks.as_str()];
+        for instance in deleters.into_iter().filter(|i| **i != *self.cx.instance) {
+            if !self.cx.peers.is_plexus(instance).await {
+                let lock = self.cx.lock(NEW_EVENT_DURING_PURGE, room_id.as_str(), Mode::Read).await?;
+                // Word of a purge may come later than its lock is free.
+                if self.cx.store.room(room_id.as_str()).await?.is_none()
+                    && let Some(actor) = self.writing.actors.get(room_id)
+                {
+                    actor.outdate();
+                }
+                return Ok(Some(lock));
+            }
+        }
+        Ok(None)
+    }
+
     /// Asks the room's actor until it answers.
     pub(crate) async fn ask(&self, room_id: &RoomId, what: impl Fn() -> What) -> Result<Vec<Sent>> {
+        let _not_purged = self.keep_from_purge(room_id).await?;
         let mut attempt = 0;
         loop {
             let (reply, answer) = oneshot::channel();

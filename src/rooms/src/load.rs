@@ -59,6 +59,9 @@ impl Rooms {
         }
         for member in members.into_iter().filter(|m| m.membership == "join") {
             if member.user_id.split_once(':').is_some_and(|(_, host)| host == server) {
+                if member.participant {
+                    head.members.participants.insert(member.user_id.clone());
+                }
                 head.members.local.insert(member.user_id.clone(), member.display_name);
             }
             head.members.joined.insert(member.user_id);

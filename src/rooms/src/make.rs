@@ -48,6 +48,9 @@ impl Rooms {
         if !is_create && head.tips.is_empty() {
             return Err(Error::forbidden("Unknown room"));
         }
+        if t.kind != "m.room.member" && !is_create && !head.members.local.contains_key(t.sender.as_str()) {
+            return Err(not_in_room(head, t.sender.as_str()));
+        }
         let room_id = (!is_create).then_some(head.room_id.as_str());
         validate::new_event(&t.kind, t.state_key.as_deref(), &content, room_id, self.writing.signer.server_name.as_str())?;
         if let Some(existing) = self.same_state(head, t, &content).await? {
@@ -214,7 +217,7 @@ impl Rooms {
     fn explain(&self, head: &Head, pdu: &types::Pdu, error: Error) -> Error {
         let membership = head.state_event("m.room.member", pdu.sender.as_str()).and_then(|e| e.pdu().membership());
         if pdu.kind != "m.room.member" && membership.as_deref() != Some("join") {
-            return Error::forbidden(format!("User {} not in room {}", pdu.sender, head.room_id));
+            return not_in_room(head, pdu.sender.as_str());
         }
         error
     }
@@ -242,6 +245,7 @@ impl Rooms {
         };
         head.redact(&pdu)?;
         // Nothing can fail from here on.
+        head.note_message(&pdu);
         if head.tips.is_empty() {
             head.room_id = pdu.room_id.clone();
         }
@@ -283,6 +287,10 @@ impl Rooms {
         };
         Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned, revived: false })))
     }
+}
+
+fn not_in_room(head: &Head, user: &str) -> Error {
+    Error::forbidden(format!("User {user} not in room {}", head.room_id))
 }
 
 /// The group after a state event: a delta, or the whole state when the chain gets long.

@@ -3,6 +3,7 @@
 use crate::{Rooms, Sent, Template, restricted};
 use ruma::{OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value};
+use slog::warn;
 use std::sync::Arc;
 use store::standing::Standing;
 use types::{Error, Pdu, Requester, Result, json::raw};
@@ -248,6 +249,19 @@ impl Rooms {
         }
         let server = change.target.server_name();
         Err(Error::client(502, "M_UNKNOWN", format!("Failed to send the invite to {server}: it cannot be reached")))
+    }
+
+    /// Lets this server's guests leave a room that is closed to them. Who cannot leave stays.
+    pub async fn dismiss_guests(&self, room_id: &RoomId) {
+        let guests = self.cx.store.guests_in(room_id.as_str()).await;
+        let guests = guests.inspect_err(|e| warn!(self.cx.log, "guests were not found"; "room" => %room_id, "error" => %e));
+        for guest in guests.unwrap_or_default() {
+            let who = Requester { is_guest: true, ..Requester::for_user(&guest) };
+            let change = Change::new(guest.clone(), Action::Leave);
+            if let Err(e) = self.change_membership(&who, room_id, change).await {
+                warn!(self.cx.log, "a guest did not leave"; "room" => %room_id, "guest" => %guest, "error" => %e);
+            }
+        }
     }
 
     /// Forgets a room that was left.

@@ -26,6 +26,7 @@ impl Rooms {
         room_id: &RoomId,
         templates: &[Template],
     ) -> Result<Vec<Sent>> {
+        let _not_purged = self.keep_from_purge(room_id).await?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -81,6 +82,9 @@ impl Rooms {
             let events: Vec<&NewEvent> = made.iter().map(|(m, _)| &m.event).collect();
             let groups: Vec<NewGroup> = made.iter().flat_map(|(m, _)| m.groups.clone()).collect();
             store.store_ahead(&head.room_id, &groups, &events, self.cx.now_ms()).await?;
+            if !head.pending_participants.is_empty() {
+                store.note_participants(&head.room_id, &head.pending_participants).await?;
+            }
             for (m, before) in &made {
                 self.cx.shared.set(PREV_STATE_GROUP, m.event.pdu.event_id.as_str(), before, TTL).await;
             }

@@ -33,6 +33,8 @@ pub struct MemberRow {
     pub user_id: String,
     pub membership: String,
     pub display_name: Option<String>,
+    /// Has sent a message since this membership began.
+    pub participant: bool,
 }
 
 impl Store {
@@ -83,13 +85,18 @@ impl Store {
 
     /// All memberships of a room's current state.
     pub async fn members_of(&self, room_id: &RoomId) -> Result<Vec<MemberRow>> {
-        let sql = "SELECT c.state_key, m.membership, m.display_name
+        let sql = "SELECT c.state_key, m.membership, m.display_name, m.participant
              FROM current_state_events c JOIN room_memberships m USING (event_id)
              WHERE c.room_id = $1 AND c.type = 'm.room.member'";
         let rows = self.db.query(sql, &[&room_id.as_str()]).await?;
         Ok(rows
             .iter()
-            .map(|r| MemberRow { user_id: r.get(0), membership: r.get(1), display_name: r.get(2) })
+            .map(|r| MemberRow {
+                user_id: r.get(0),
+                membership: r.get(1),
+                display_name: r.get(2),
+                participant: r.get::<_, Option<bool>>(3).unwrap_or(false),
+            })
             .collect())
     }
 

@@ -40,6 +40,7 @@ pub mod push_rules_stored;
 pub mod receipts;
 pub mod scheduled_tasks;
 pub mod schema;
+pub mod search;
 mod statistics;
 pub mod state_groups;
 pub mod streams;
@@ -68,6 +69,7 @@ mod user_directory_update;
 pub mod users;
 mod writer_caches;
 mod unread_rotate;
+pub mod upgrade;
 
 pub use changed::Changed;
 pub use connect::Server;

@@ -115,6 +115,14 @@ impl Store {
         rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
     }
 
+    /// Guests of this server joined to a room.
+    pub async fn guests_in(&self, room_id: &str) -> Result<Vec<OwnedUserId>> {
+        let sql = "SELECT l.user_id FROM local_current_membership l JOIN users u ON u.name = l.user_id
+                   WHERE l.room_id = $1 AND l.membership = 'join' AND u.is_guest = 1";
+        let rows = self.db.query(sql, &[&room_id]).await?;
+        rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
+    }
+
     /// Membership events of those who are banned.
     pub async fn bans_in(&self, room_id: &str) -> Result<Vec<OwnedEventId>> {
         let sql = "SELECT event_id FROM current_state_events

@@ -1,7 +1,7 @@
 //! What the maker of an event stores before it hands the event to the process that owns the room:
 //! state groups, and notifications in `event_push_actions_staging`.
 
-use super::{NewEvent, NewGroup, PushAction, state};
+use super::{NewEvent, NewGroup, PushAction, extras, state};
 use crate::{Store, transaction};
 use ruma::{EventId, RoomId, RoomVersionId};
 use types::Result;
@@ -61,6 +61,12 @@ impl Store {
         let threads: Vec<&str> = push.iter().map(|_| thread).collect();
         self.db.execute(STAGE, &[&ids, &users, &actions, &notif, &highlight, &unread, &threads, &now_ms]).await?;
         Ok(())
+    }
+
+    /// Marks members who sent their first message since they joined.
+    pub async fn note_participants(&self, room_id: &RoomId, users: &[String]) -> Result<()> {
+        let rooms: Vec<&str> = users.iter().map(|_| room_id.as_str()).collect();
+        self.db.execute(extras::PARTICIPANTS, &[&rooms, &users]).await.map(|_| ())
     }
 
     /// Forgets notifications of events that were not persisted after all.

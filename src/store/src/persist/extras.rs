@@ -1,4 +1,4 @@
-//! What only some events add: relations and threads, redactions, rejections, retention, labels, expiry.
+//! What only some events add: relations and threads, redactions, rejections, retention, labels, expiry, first words.
 
 use super::{NewEvent, RoomWrite};
 use crate::Store;
@@ -43,6 +43,9 @@ const LABELS: &str = "INSERT INTO event_labels (event_id, label, room_id, topolo
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) ON CONFLICT DO NOTHING";
 const EXPIRY: &str = "INSERT INTO event_expiry (event_id, expiry_ts)
     SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
+pub(super) const PARTICIPANTS: &str = "UPDATE room_memberships m SET participant = true
+    FROM local_current_membership l, unnest($1::text[], $2::text[]) AS x(r, u)
+    WHERE l.room_id = x.r AND l.user_id = x.u AND m.event_id = l.event_id AND NOT m.participant";
 const STAGED: &str = "WITH gone AS (
         DELETE FROM event_push_actions_staging WHERE event_id = ANY($1)
         RETURNING event_id, user_id, actions, notif, highlight, unread, thread_id
@@ -60,7 +63,7 @@ const CACHE_ROWS: &str = "INSERT INTO cache_invalidation_stream_by_instance
 
 pub(super) const STATEMENTS: &[&str] = &[
     RELATIONS, THREADS, REDACTIONS, REDACT_PUSH, REDACT_RELATIONS, REDACT_THREADS, REJECTIONS, RETENTION, LABELS, EXPIRY,
-    STAGED, CACHE_ROWS,
+    PARTICIPANTS, STAGED, CACHE_ROWS,
 ];
 
 const LABELS_KEY: &str = "org.matrix.labels";
@@ -84,10 +87,15 @@ fn has_extra(e: &NewEvent) -> bool {
 
 /// Nothing here has to be written for it.
 pub(super) fn is_plain(w: &RoomWrite) -> bool {
-    !w.events.iter().any(has_extra)
+    w.participants.is_empty() && !w.events.iter().any(has_extra)
 }
 
 pub(super) async fn run(store: &Store, conn: &Conn, writes: &[RoomWrite], now_ms: i64) -> Result<()> {
+    let new = writes.iter().flat_map(|w| w.participants.iter().map(|u| (w.room_id.as_str(), u.as_str())));
+    let (rooms, users): (Vec<&str>, Vec<&str>) = new.unzip();
+    if !users.is_empty() {
+        conn.execute(PARTICIPANTS, &[&rooms, &users]).await?;
+    }
     let all: Vec<&NewEvent> = writes.iter().flat_map(|w| &w.events).filter(|e| has_extra(e)).collect();
     if all.is_empty() {
         return Ok(());

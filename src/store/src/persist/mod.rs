@@ -116,6 +116,8 @@ pub struct RoomWrite {
     /// The last local member left: the current state is dropped.
     pub abandoned: bool,
     pub summary: RoomSummary,
+    /// Local members who speak for the first time since they joined (`room_memberships.participant`).
+    pub participants: Vec<String>,
 }
 
 /// State that the sliding sync tables repeat.
@@ -146,6 +148,7 @@ impl RoomWrite {
             delta: Vec::new(),
             abandoned: false,
             summary: RoomSummary::default(),
+            participants: Vec::new(),
         }
     }
 
