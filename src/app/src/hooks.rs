@@ -4,7 +4,8 @@ use crate::App;
 use accounts::{Allow, Credentials};
 use http::{Access, On, Rate, Reply, Rq};
 use slog::Logger;
-use types::{Error, Requester, Result};
+use httpcrate::header;
+use types::{Error, OwnedServerName, Requester, Result};
 
 impl http::App for App {
     fn log(&self) -> &Logger {
@@ -50,6 +51,17 @@ impl http::App for App {
             self.accounts.require_admin(who.user_id.as_str()).await?;
         }
         Ok(who)
+    }
+
+    async fn authenticate_server(&self, rq: &Rq) -> Result<OwnedServerName> {
+        let body = match rq.body.is_empty() {
+            true => None,
+            false => Some(rq.json::<serde_json::Value>()?),
+        };
+        let query = if rq.raw_query.is_empty() { String::new() } else { format!("?{}", rq.raw_query) };
+        let given = rq.headers.get_all(header::AUTHORIZATION);
+        let headers: Vec<&str> = given.iter().filter_map(|v| v.to_str().ok()).collect();
+        self.fed.authenticate(rq.method.as_str(), &format!("{}{query}", rq.path), &headers, body.as_ref()).await
     }
 
     async fn limit(&self, rate: Rate, who: Option<&Requester>, rq: &Rq) -> Result<()> {

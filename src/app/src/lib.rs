@@ -10,6 +10,7 @@ pub use forward::FORWARD_PREFIX;
 
 use accounts::Accounts;
 use devices::Devices;
+use fedclient::Fed;
 use http::{Route, Table, Txns};
 use replication::Cx;
 use rooms::Rooms;
@@ -34,6 +35,8 @@ pub struct App(Arc<Inner>);
 pub struct Inner {
     pub cx: Cx,
     pub store: Arc<Store>,
+    /// Other servers.
+    pub fed: Fed,
     pub rooms: Rooms,
     pub accounts: Accounts,
     pub devices: Devices,
@@ -55,6 +58,7 @@ impl Deref for App {
 impl App {
     /// Puts the parts together and starts the tasks that belong to them.
     pub fn start(cx: Cx) -> Result<Self> {
+        let fed = Fed::new(&cx)?;
         let rooms = Rooms::start(cx.clone())?;
         let devices = Devices::new(cx.clone());
         let accounts = Accounts::new(cx.clone(), rooms.clone(), devices.clone());
@@ -62,7 +66,7 @@ impl App {
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());
         let store = cx.store.clone();
-        let app = Self(Arc::new(Inner { cx, store, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() }));
+        let app = Self(Arc::new(Inner { cx, store, fed, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() }));
         app.join_bus();
         Ok(app)
     }

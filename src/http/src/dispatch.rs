@@ -2,7 +2,7 @@
 
 use crate::metrics::Timer;
 use crate::route::{App, On, Rate, Resource};
-use crate::{Access, Reply, Route, Rq, Table};
+use crate::{Access, Caller, Reply, Route, Rq, Table};
 use bytes::Bytes;
 use httpcrate::{HeaderMap, HeaderValue, Method, header};
 use percent_encoding::percent_decode_str;
@@ -10,7 +10,7 @@ use slog::{error, info};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use types::{Error, Requester, Result};
+use types::{Error, Result};
 
 /// A request before it is matched.
 pub struct Incoming {
@@ -104,30 +104,31 @@ async fn run<A: App>(app: &A, route: Arc<Route<A>>, rq: Rq, forwarded: bool) -> 
     if !forwarded && let Some(instance) = app.elsewhere(route.on, &rq).await? {
         return app.forward(&instance, &rq).await;
     }
-    let who = match route.access {
-        Access::Open => None,
+    let caller = match route.access {
+        Access::Open => Caller::Anybody,
         Access::Replication => {
             app.check_replication(&rq)?;
-            None
+            Caller::Anybody
         }
-        access => Some(app.authenticate(&rq, access).await?),
+        Access::Server => Caller::Server(app.authenticate_server(&rq).await?),
+        access => Caller::User(app.authenticate(&rq, access).await?),
     };
     if route.rate != Rate::None {
-        app.limit(route.rate, who.as_ref(), &rq).await?;
+        app.limit(route.rate, caller.user(), &rq).await?;
     }
     let result = if rq.method == Method::GET {
-        (route.handler)(app.clone(), who, rq).await
+        (route.handler)(app.clone(), caller, rq).await
     } else {
-        finish_alone(app, &route, who, rq).await
+        finish_alone(app, &route, caller, rq).await
     };
     timer.stop();
     result
 }
 
 /// A write goes on to its end even if the client hangs up.
-async fn finish_alone<A: App>(app: &A, route: &Route<A>, who: Option<Requester>, rq: Rq) -> Result<Reply> {
+async fn finish_alone<A: App>(app: &A, route: &Route<A>, caller: Caller, rq: Rq) -> Result<Reply> {
     let id = rq.id;
-    let work = (route.handler)(app.clone(), who, rq);
+    let work = (route.handler)(app.clone(), caller, rq);
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => {

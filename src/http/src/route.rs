@@ -6,7 +6,7 @@ use httpcrate::Method;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use types::{Requester, Result};
+use types::{OwnedServerName, Requester, Result};
 
 /// What handlers get besides the request: the assembled application. `http` asks it only what it cannot know.
 pub trait App: Clone + Send + Sync + 'static {
@@ -26,6 +26,27 @@ pub trait App: Clone + Send + Sync + 'static {
 
     /// Whose access token this is. 401 M_UNKNOWN_TOKEN / M_MISSING_TOKEN, 403 for guests where not `guests`.
     fn authenticate(&self, rq: &Rq, access: Access) -> impl Future<Output = Result<Requester>> + Send;
+
+    /// The server whose signature a request bears. 401 M_UNAUTHORIZED without a valid one.
+    fn authenticate_server(&self, rq: &Rq) -> impl Future<Output = Result<OwnedServerName>> + Send;
+}
+
+/// Who calls, as far as the route wants to know.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Anybody,
+    User(Requester),
+    Server(OwnedServerName),
+}
+
+impl Caller {
+    /// The user, if it is one.
+    pub fn user(&self) -> Option<&Requester> {
+        match self {
+            Caller::User(who) => Some(who),
+            _ => None,
+        }
+    }
 }
 
 /// Who may call.
@@ -43,6 +64,8 @@ pub enum Access {
     Admin,
     /// The cluster's replication secret.
     Replication,
+    /// Another server, by its signature (`X-Matrix`).
+    Server,
 }
 
 /// Listener resource that serves a route (names as in `listeners[].resources[].names`).
@@ -94,7 +117,7 @@ pub enum Rate {
 
 /// A handler behind one pointer.
 pub type Handler<A> =
-    Arc<dyn Fn(A, Option<Requester>, Rq) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(A, Caller, Rq) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
 
 /// One endpoint.
 pub struct Route<A> {
@@ -191,6 +214,30 @@ impl Unbound {
         )
     }
 
+    /// A handler for other servers; it gets the name of the one that signed.
+    pub fn server<A, F, Fut, R>(self, f: F) -> Route<A>
+    where
+        F: Fn(A, OwnedServerName, Rq) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R>> + Send + 'static,
+        R: IntoReply + 'static,
+    {
+        self.bind(
+            Access::Server,
+            Arc::new(move |app, caller, rq| {
+                let answer = match caller {
+                    Caller::Server(origin) => Some(f(app, origin, rq)),
+                    _ => None,
+                };
+                Box::pin(async move {
+                    match answer {
+                        Some(a) => a.await?.into_reply(),
+                        None => Err(types::Error::client(401, "M_UNAUTHORIZED", "Missing Authorization headers")),
+                    }
+                })
+            }),
+        )
+    }
+
     /// A handler for users.
     pub fn user<A, F, Fut, R>(self, f: F) -> Route<A>
     where
@@ -220,8 +267,11 @@ impl Unbound {
     {
         self.bind(
             access,
-            Arc::new(move |app, who, rq| {
-                let answer = who.map(|who| f(app, who, rq));
+            Arc::new(move |app, caller, rq| {
+                let answer = match caller {
+                    Caller::User(who) => Some(f(app, who, rq)),
+                    _ => None,
+                };
                 Box::pin(async move {
                     match answer {
                         Some(a) => a.await?.into_reply(),

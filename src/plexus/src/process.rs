@@ -114,6 +114,7 @@ async fn asked_to_stop() {
 /// Every route of the program, whichever listener serves it.
 pub fn routes() -> Vec<Route<App>> {
     let mut all = client_api::routes();
+    all.extend(federation_api::routes());
     all.extend(replication_api::routes());
     all.extend(app::routes());
     all

@@ -9,6 +9,7 @@ mod connect;
 pub mod cross_signing;
 pub mod db;
 pub mod dehydrated;
+pub mod destinations;
 pub mod device_lists;
 pub mod device_rooms;
 pub mod devices;
@@ -41,6 +42,7 @@ pub mod receipts;
 pub mod scheduled_tasks;
 pub mod schema;
 pub mod search;
+pub mod server_keys;
 mod statistics;
 pub mod state_groups;
 pub mod streams;
@@ -112,6 +114,7 @@ pub struct Store {
     pub(crate) key_caches: e2e_keys::KeyCaches,
     pub(crate) accounts: account_caches::AccountCaches,
     pub(crate) writer_caches: writer_caches::WriterCaches,
+    pub(crate) federation: destinations::FederationCaches,
     pub(crate) search_enabled: bool,
     pub(crate) ephemeral_enabled: bool,
 }
@@ -132,6 +135,7 @@ impl Store {
             key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
             accounts: account_caches::AccountCaches::new(&registry, sized),
             writer_caches: writer_caches::WriterCaches::new(&registry, sized),
+            federation: destinations::FederationCaches::new(&registry, sized),
             search_enabled: settings.search,
             ephemeral_enabled: settings.ephemeral,
             db,
