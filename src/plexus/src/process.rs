@@ -77,6 +77,7 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
         listen(&app, listener, &mut tables, &stopping, &mut serving).await?;
     }
     background::start(&cx);
+    delivery::start(&cx, &app.fed);
     notify("READY=1");
     info!(log, "ready"; "listeners" => serving.len());
     let mut hangup = signal(SignalKind::hangup())?;

@@ -24,6 +24,7 @@ pub mod key_backup;
 pub mod locks;
 pub mod memberships;
 mod obey;
+pub mod outbound;
 pub mod pages;
 mod relation_checks;
 pub mod relations;
