@@ -64,7 +64,7 @@ def make_cluster(request, folder, postgres, flavour):
     """
     made = request.node._clusters = []
 
-    def make(layout=layouts.MONOLITH, flavours=None, config=None, main=None, empty=False, start=True):
+    def make(layout=layouts.MONOLITH, flavours=None, config=None, main=None, empty=False, start=True, federates=False):
         if flavour == "synapse":
             flavours, main_flavour = None, "synapse"
         else:
@@ -72,7 +72,7 @@ def make_cluster(request, folder, postgres, flavour):
         template = None if empty else schema_template(postgres, folder, main_flavour)
         name = f"c{next(_number)}"
         cluster = Cluster(folder / name, postgres, postgres.new_database(template), layout, main_flavour,
-                          flavours, config)
+                          flavours, config, federates)
         made.append(cluster)
         return cluster.start() if start else cluster
 

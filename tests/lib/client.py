@@ -70,8 +70,9 @@ class Client:
     def create_room(self, **options) -> str:
         return self.post("/createRoom", options)["room_id"]
 
-    def join(self, room: str) -> str:
-        return self.post(f"/join/{quote(room)}")["room_id"]
+    def join(self, room: str, via: str | None = None) -> str:
+        params = {"via": via, "server_name": via} if via else {}
+        return self.post(f"/join/{quote(room)}", **params)["room_id"]
 
     def leave(self, room: str) -> None:
         self.post(f"/rooms/{quote(room)}/leave")

@@ -4,10 +4,12 @@ Each process is played by `plexus` or by `synapse` (real Synapse, the oracle);
 both read the same files, so a mixed cluster is a layout with two flavours.
 """
 
+import base64
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import time
 
 import requests
@@ -66,11 +68,16 @@ class Cluster:
     """A running homeserver of one or more processes on one database."""
 
     def __init__(self, folder: pathlib.Path, postgres: Postgres, database: str, layout: Layout,
-                 flavour: str = "plexus", flavours: dict[str, str] | None = None, config: dict | None = None):
+                 flavour: str = "plexus", flavours: dict[str, str] | None = None, config: dict | None = None,
+                 federates: bool = False):
         self.folder, self.postgres, self.database, self.layout = folder, postgres, database, layout
         folder.mkdir(parents=True, exist_ok=True)
         self.redis = Redis(folder / "redis")
         self.ports = {name: free_port() for name in layout.processes}
+        # Other servers come to the last process, by TLS; the server is named after where that listens.
+        self.federates = federates
+        self.tls_port = free_port() if federates else None
+        self.server_name = f"127.0.0.1:{self.tls_port}" if federates else SERVER_NAME
         self.flavours = {name: flavour for name in layout.processes} | (flavours or {})
         self.processes: dict[str, Process] = {}
         self._write_config(config or {})
@@ -83,17 +90,34 @@ class Cluster:
         return {"type": "http", "port": self.ports[name], "bind_addresses": ["127.0.0.1"],
                 "x_forwarded": True, "resources": [{"names": names}]}
 
+    def _listeners(self, name: str) -> list[dict]:
+        listeners = [self._listener(name)]
+        if self.federates and name == self.layout.processes[-1]:
+            listeners.append({"type": "http", "port": self.tls_port, "bind_addresses": ["127.0.0.1"], "tls": True,
+                              "resources": [{"names": ["federation", "keys"]}]})
+        return listeners
+
+    def _federation(self) -> dict:
+        """Settings of servers that are alone with others on this machine."""
+        certificate, key = self.folder / "tls.crt", self.folder / "tls.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        return {"tls_certificate_path": str(certificate), "tls_private_key_path": str(key),
+                "federation_verify_certificates": False, "ip_range_blacklist": [],
+                "allow_public_rooms_over_federation": True}
+
     def homeserver_yaml(self) -> dict:
         folder, layout = self.folder, self.layout
         conf = {
-            "server_name": SERVER_NAME, "public_baseurl": f"http://127.0.0.1:{self.ports['main']}/",
+            "server_name": self.server_name, "public_baseurl": f"http://127.0.0.1:{self.ports['main']}/",
             "report_stats": False, "pid_file": str(folder / "main.pid"),
             "signing_key_path": str(folder / "signing.key"), "media_store_path": str(folder / "media"),
             "registration_shared_secret": "registration secret", "macaroon_secret_key": "macaroon secret",
             "form_secret": "form secret", "bcrypt_rounds": 4, "log_config": str(folder / "log.yaml"),
             "enable_registration": True, "enable_registration_without_verification": True,
             "trusted_key_servers": [], "suppress_key_server_warning": True,
-            "listeners": [self._listener("main")],
+            "listeners": self._listeners("main"),
             "database": {"name": "psycopg2", "args": {
                 "user": "synapse", "host": "127.0.0.1", "port": self.postgres.port, "dbname": self.database,
                 "cp_min": 2, "cp_max": 8}},
@@ -108,10 +132,12 @@ class Cluster:
             if layout.tasks != "main":
                 conf["run_background_tasks_on"] = layout.tasks
                 conf["update_user_directory_from_worker"] = layout.tasks
+        if self.federates:
+            conf |= self._federation()
         return conf | layout.extra
 
     def _write_config(self, config: dict) -> None:
-        (self.folder / "signing.key").write_text(SIGNING_KEY)
+        (self.folder / "signing.key").write_text(self._signing_key())
         (self.folder / "log.yaml").write_text(yaml.safe_dump(_LOG))
         conf = self.homeserver_yaml() | config
         (self.folder / "homeserver.yaml").write_text(yaml.safe_dump(conf, sort_keys=False))
@@ -119,7 +145,13 @@ class Cluster:
             (self.folder / f"{worker.name}.yaml").write_text(yaml.safe_dump({
                 "worker_app": "synapse.app.generic_worker", "worker_name": worker.name,
                 "worker_log_config": str(self.folder / "log.yaml"),
-                "worker_listeners": [self._listener(worker.name)]}, sort_keys=False))
+                "worker_listeners": self._listeners(worker.name)}, sort_keys=False))
+
+    def _signing_key(self) -> str:
+        if not self.federates:
+            return SIGNING_KEY
+        # Servers that know each other have different keys.
+        return f"ed25519 a_{self.tls_port} {base64.b64encode(os.urandom(32)).decode().rstrip('=')}\n"
 
     def argv(self, name: str) -> list:
         files = ["-c", self.folder / "homeserver.yaml"]

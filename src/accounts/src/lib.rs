@@ -33,6 +33,7 @@ pub use ui_auth::{Proven, UiAuth};
 
 use config::AppService;
 use devices::Devices;
+use fedclient::Fed;
 use replication::Cx;
 use rooms::Rooms;
 use std::sync::atomic::AtomicBool;
@@ -44,6 +45,8 @@ use types::{Error, Result};
 #[derive(Clone)]
 pub struct Accounts {
     pub(crate) cx: Cx,
+    /// Other servers.
+    pub(crate) fed: Fed,
     pub(crate) rooms: Rooms,
     pub(crate) devices: Devices,
     inner: Arc<Inner>,
@@ -61,7 +64,7 @@ struct Inner {
 }
 
 impl Accounts {
-    pub fn new(cx: Cx, rooms: Rooms, devices: Devices) -> Self {
+    pub fn new(cx: Cx, fed: Fed, rooms: Rooms, devices: Devices) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let inner = Inner {
             limits: Limits::new(&cx.config.rate),
@@ -71,7 +74,7 @@ impl Accounts {
             telling: profile::Telling::default(),
             parting: AtomicBool::new(false),
         };
-        Self { cx, rooms, devices, inner: Arc::new(inner) }
+        Self { cx, fed, rooms, devices, inner: Arc::new(inner) }
     }
 
     /// The rate limiters of this process.

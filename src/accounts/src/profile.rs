@@ -2,6 +2,7 @@
 
 use crate::Accounts;
 use config::StreamGroup;
+use fedclient::Call;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 use slog::{info, warn};
@@ -38,10 +39,10 @@ fn not_found() -> Error {
 }
 
 impl Accounts {
-    /// The profile of a user of this server. 404 if there is nothing to see.
+    /// The profile of a user. 404 if there is nothing to see; 502 if their server does not answer.
     pub async fn profile(&self, user_id: &UserId) -> Result<Map<String, Value>> {
         if !self.is_local(user_id.as_str()) {
-            return Err(Error::client(502, "M_UNKNOWN", "Failed to fetch profile"));
+            return self.ask_for_profile(user_id, None).await;
         }
         let profile = self.cx.store.profile(user_id.as_str()).await?.map(Profile::into_json).unwrap_or_default();
         if profile.is_empty() { Err(not_found()) } else { Ok(profile) }
@@ -50,7 +51,8 @@ impl Accounts {
     /// One field; for a name or avatar that is not set, nothing. 404 if there is no profile, or no such field.
     pub async fn profile_field(&self, user_id: &UserId, field: &str) -> Result<Map<String, Value>> {
         if !self.is_local(user_id.as_str()) {
-            return Err(Error::client(502, "M_UNKNOWN", "Failed to fetch profile"));
+            let mut profile = self.ask_for_profile(user_id, Some(field)).await?;
+            return Ok(profile.remove_entry(field).into_iter().collect());
         }
         let profile = self.cx.store.profile(user_id.as_str()).await?.ok_or_else(not_found)?;
         let value = profile.into_json().remove(field);
@@ -58,6 +60,20 @@ impl Accounts {
             (_, Some(value)) => Ok(Map::from_iter([(field.to_owned(), value)])),
             ("displayname" | "avatar_url", None) => Ok(Map::new()),
             (_, None) => Err(not_found()),
+        }
+    }
+
+    /// What another server says of its user.
+    async fn ask_for_profile(&self, user_id: &UserId, field: Option<&str>) -> Result<Map<String, Value>> {
+        let mut query = vec![("user_id", user_id.as_str())];
+        query.extend(field.map(|f| ("field", f)));
+        let path = format!("/_matrix/federation/v1/query/profile?{}", serde_urlencoded::to_string(query)?);
+        let unfit = || Error::client(502, "M_UNKNOWN", "Failed to fetch profile");
+        let call = Call { ignore_backoff: true, ..Call::get(user_id.server_name().as_str(), &path) };
+        match self.fed.call(call).await {
+            Ok(Value::Object(profile)) => Ok(profile),
+            Err(e) if matches!(e.status(), Some(403 | 404)) => Err(e.into()),
+            _ => Err(unfit()),
         }
     }
 

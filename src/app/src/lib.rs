@@ -59,9 +59,9 @@ impl App {
     /// Puts the parts together and starts the tasks that belong to them.
     pub fn start(cx: Cx) -> Result<Self> {
         let fed = Fed::new(&cx)?;
-        let rooms = Rooms::start(cx.clone())?;
-        let devices = Devices::new(cx.clone());
-        let accounts = Accounts::new(cx.clone(), rooms.clone(), devices.clone());
+        let rooms = Rooms::start(cx.clone(), fed.clone())?;
+        let devices = Devices::new(cx.clone(), fed.clone());
+        let accounts = Accounts::new(cx.clone(), fed.clone(), rooms.clone(), devices.clone());
         accounts.spawn_tasks();
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());

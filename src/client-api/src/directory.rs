@@ -1,12 +1,13 @@
 //! The public room directory.
 
 use app::App;
-use http::reply::Json;
+use http::reply::{IntoReply, Json};
 use http::route::{Access, App as _};
-use http::{On, Route, Rq, route};
-use rooms::directory::{Listing, PublicRooms};
+use http::{On, Reply, Route, Rq, route};
+use rooms::directory::Listing;
+use ruma::OwnedServerName;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::directory::Network;
 use types::{Error, Requester, Result};
 
@@ -26,26 +27,32 @@ pub fn routes() -> Vec<Route<App>> {
     ]
 }
 
-/// Rooms of other servers are not listed here.
-fn check_server(app: &App, rq: &Rq) -> Result<()> {
+/// The server whose directory is asked for; None: ours.
+fn other_server(app: &App, rq: &Rq) -> Result<Option<OwnedServerName>> {
     match rq.param("server") {
         Some(server) if server != app.cx.config.server.name.as_str() => {
-            Err(Error::client(502, "M_UNKNOWN", format!("Failed to fetch the room list of {server}")))
+            let server = server.try_into().map_err(|_| Error::invalid_param(format!("Invalid server name: {server}")))?;
+            Ok(Some(server))
         }
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 
-async fn get(app: App, rq: Rq) -> Result<Json<PublicRooms>> {
+async fn get(app: App, rq: Rq) -> Result<Reply> {
     let open = app.cx.config.directory.public_rooms_without_auth;
     let asks_elsewhere = rq.param("server").is_some();
     if rq.access_token().is_some() || !open || asks_elsewhere {
         app.authenticate(&rq, Access::Guest).await?;
     }
-    check_server(&app, &rq)?;
     let limit = rq.int_param("limit")?;
     if limit.is_some_and(|l| l < 0) {
         return Err(Error::invalid_param("Query parameter 'limit' must be a positive integer."));
+    }
+    if let Some(server) = other_server(&app, &rq)? {
+        let mut query = Map::new();
+        query.extend(limit.filter(|l| *l != 0).map(|l| ("limit".to_owned(), l.into())));
+        query.extend(rq.param("since").map(|s| ("since".to_owned(), s.into())));
+        return app.rooms.public_rooms_of(&server, &Value::Object(query)).await?.into_reply();
     }
     let listing = Listing {
         network: Network::Main,
@@ -55,7 +62,7 @@ async fn get(app: App, rq: Rq) -> Result<Json<PublicRooms>> {
         // 0 stands for no limit.
         limit: limit.filter(|l| *l != 0),
     };
-    Ok(Json(app.rooms.public_rooms(&listing).await?))
+    Json(app.rooms.public_rooms(&listing).await?).into_reply()
 }
 
 #[derive(Deserialize)]
@@ -75,9 +82,11 @@ struct SearchFilter {
     room_types: Option<Vec<Option<String>>>,
 }
 
-async fn search(app: App, _who: Requester, rq: Rq) -> Result<Json<PublicRooms>> {
-    check_server(&app, &rq)?;
+async fn search(app: App, _who: Requester, rq: Rq) -> Result<Reply> {
     let body: Search = rq.json()?;
+    if let Some(server) = other_server(&app, &rq)? {
+        return app.rooms.public_rooms_of(&server, &rq.json()?).await?.into_reply();
+    }
     let network = match (body.include_all_networks, body.third_party_instance_id) {
         (true, Some(_)) => return Err(Error::bad_request("Can't use include_all_networks with an explicit network")),
         (true, None) => Network::Any,
@@ -96,7 +105,7 @@ async fn search(app: App, _who: Requester, rq: Rq) -> Result<Json<PublicRooms>> 
         since: body.since,
         limit: body.limit.filter(|l| *l != 0),
     };
-    Ok(Json(app.rooms.public_rooms(&listing).await?))
+    Json(app.rooms.public_rooms(&listing).await?).into_reply()
 }
 
 async fn visibility(app: App, rq: Rq) -> Result<Value> {

@@ -7,7 +7,7 @@ use http::route::Rate;
 use http::{On, Reply, Route, Rq, route};
 use rooms::Sent;
 use rooms::membership::{Action, Change};
-use ruma::RoomId;
+use ruma::{OwnedServerName, RoomId};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use types::{Error, OwnedRoomId, OwnedUserId, Requester, Result};
@@ -65,11 +65,20 @@ fn body(rq: &Rq) -> Result<Map<String, Value>> {
     }
 }
 
+/// The room of a path, and the servers it may be reached through.
+async fn room_and_servers(app: &App, rq: &Rq) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
+    let (room_id, of_alias) = app.rooms.resolve_room(rq.arg("room_id")?).await?;
+    let named = ["via", "server_name"].iter().map(|name| rq.params(name)).find(|v| !v.is_empty()).unwrap_or_default();
+    // An alias knows better.
+    let servers = if of_alias.is_empty() { named } else { of_alias.iter().map(String::as_str).collect() };
+    Ok((room_id, servers.into_iter().filter_map(|s| s.try_into().ok()).collect()))
+}
+
 async fn join_room(app: App, who: Requester, rq: Rq) -> Result<Reply> {
     let mut content = body(&rq)?;
     content.remove("third_party_signed");
-    let room_id = app.rooms.resolve_room(rq.arg("room_id")?).await?;
-    let wanted = Change::new(who.user_id.clone(), Action::Join).content(content);
+    let (room_id, via) = room_and_servers(&app, &rq).await?;
+    let wanted = Change::new(who.user_id.clone(), Action::Join).content(content).via(via);
     change(&app, &who, &room_id, wanted).await?;
     json!({"room_id": room_id}).into_reply()
 }
@@ -81,8 +90,8 @@ async fn join_room_once(app: App, who: Requester, rq: Rq) -> Result<Reply> {
 
 async fn knock(app: App, who: Requester, rq: Rq) -> Result<Value> {
     let reason = reason(&body(&rq)?);
-    let room_id = app.rooms.resolve_room(rq.arg("room_id")?).await?;
-    change(&app, &who, &room_id, Change::new(who.user_id.clone(), Action::Knock).content(reason)).await?;
+    let (room_id, via) = room_and_servers(&app, &rq).await?;
+    change(&app, &who, &room_id, Change::new(who.user_id.clone(), Action::Knock).content(reason).via(via)).await?;
     Ok(json!({"room_id": room_id}))
 }
 

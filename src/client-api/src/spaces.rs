@@ -44,6 +44,8 @@ async fn room_summary(app: App, rq: Rq) -> Result<Value> {
         Some(_) => Some(app.authenticate(&rq, Access::Guest).await?),
         None => None,
     };
-    let room_id = app.rooms.resolve_room(rq.arg("room")?).await?;
-    Ok(Value::Object(app.rooms.summary(who.as_ref().map(|w| &*w.user_id), &room_id).await?))
+    let (room_id, of_alias) = app.rooms.resolve_room(rq.arg("room")?).await?;
+    let named = rq.params("via").into_iter().chain(rq.params("server_name"));
+    let via: Vec<_> = named.chain(of_alias.iter().map(String::as_str)).filter_map(|s| s.try_into().ok()).collect();
+    Ok(Value::Object(app.rooms.summary(who.as_ref().map(|w| &*w.user_id), &room_id, &via).await?))
 }

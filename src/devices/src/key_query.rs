@@ -1,17 +1,12 @@
 //! `/keys/query`.
 
 use crate::Devices;
+use crate::remote::{Remote, keys_of};
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use store::cross_signing::CrossSigningKeys;
 use store::e2e_keys::UserDevice;
 use types::Result;
-
-/// What stands in `failures` for a server whose keys we cannot get.
-pub(crate) fn unreachable() -> Value {
-    json!({"status": 503, "message": "Not ready for retry"})
-}
 
 /// Device keys in the response: user → device → keys.
 type Found = BTreeMap<String, Map<String, Value>>;
@@ -25,18 +20,19 @@ impl Devices {
             valid.partition(|(user, _)| user.split_once(':').is_some_and(|(_, server)| server == own));
         let users: Vec<String> = local.iter().chain(&remote).map(|(u, _)| (*u).clone()).collect();
         let mut found = self.local_keys(&local, true).await?;
-        let failures = self.remote_keys(&remote, &mut found).await?;
+        let asked = self.remote_keys(&remote, &mut found).await?;
         let cross = self.cx.store.cross_signing_keys(&users, Some(asker)).await?;
-        let of = |kind: &str, keep: &dyn Fn(&str) -> bool| -> BTreeMap<&String, &Map<String, Value>> {
-            let pick = |(u, k): (&'_ String, &CrossSigningKeys)| keep(u) && k.contains_key(kind);
-            cross.iter().filter(|e| pick(*e)).filter_map(|(u, k)| Some((u, k.get(kind)?))).collect()
+        let of = |kind: &str, keep: &dyn Fn(&str) -> bool, told: Map<String, Value>| -> Map<String, Value> {
+            let known = cross.iter().filter(|(u, _)| keep(u)).filter_map(|(u, k)| Some((u, k.get(kind)?)));
+            // What a server says now is newer than what we keep of its users.
+            known.map(|(u, k)| (u.clone(), Value::Object(k.clone()))).chain(told).collect()
         };
         Ok(json!({
             "device_keys": found,
-            "failures": failures,
-            "master_keys": of("master", &|_| true),
-            "self_signing_keys": of("self_signing", &|_| true),
-            "user_signing_keys": of("user_signing", &|u| u == asker),
+            "failures": asked.failures,
+            "master_keys": of("master", &|_| true, asked.master_keys),
+            "self_signing_keys": of("self_signing", &|_| true, asked.self_signing_keys),
+            "user_signing_keys": of("user_signing", &|u| u == asker, Map::new()),
         }))
     }
 
@@ -66,39 +62,25 @@ impl Devices {
         Ok(found)
     }
 
-    /// Adds what we know of other servers' users; returns the servers that would have to be asked.
-    async fn remote_keys(
-        &self,
-        query: &[(&String, &Vec<String>)],
-        found: &mut Found,
-    ) -> Result<Map<String, Value>> {
-        let mut failures = Map::new();
+    /// Adds other servers' users: from what we keep, else by asking.
+    async fn remote_keys(&self, query: &[(&String, &Vec<String>)], found: &mut Found) -> Result<Remote> {
         if query.is_empty() {
-            return Ok(failures);
+            return Ok(Remote::default());
         }
         let users: Vec<String> = query.iter().map(|(u, _)| (*u).clone()).collect();
         let mut known = self.cx.store.cached_remote_devices(&users).await?;
+        let mut missing = BTreeMap::new();
         for (user, wanted) in query {
             let Some(devices) = known.remove(*user) else {
-                let server = user.split_once(':').map_or("", |(_, s)| s);
-                failures.insert(server.to_owned(), unreachable());
+                missing.insert((*user).clone(), (*wanted).clone());
                 continue;
             };
-            let theirs = found.entry((*user).clone()).or_default();
-            for (device_id, mut content) in devices {
-                if !wanted.is_empty() && !wanted.contains(&device_id) {
-                    continue;
-                }
-                let Some(Value::Object(mut keys)) = content.remove("keys") else { continue };
-                let unsigned = keys.entry("unsigned").or_insert_with(|| json!({}));
-                if let (Some(name), Some(unsigned)) = (content.remove("device_display_name"), unsigned.as_object_mut())
-                    && name.is_string()
-                {
-                    unsigned.insert("device_display_name".to_owned(), name);
-                }
-                theirs.insert(device_id, Value::Object(keys));
-            }
+            let devices = devices.into_iter().filter(|(id, _)| wanted.is_empty() || wanted.contains(id));
+            let theirs = devices.filter_map(|(id, content)| Some((id, keys_of(&content)?)));
+            found.entry((*user).clone()).or_default().extend(theirs);
         }
-        Ok(failures)
+        let mut asked = self.ask_for_keys(&missing).await?;
+        found.append(&mut asked.device_keys);
+        Ok(asked)
     }
 }

@@ -128,13 +128,13 @@ impl Devices {
         always_fallback: bool,
     ) -> Result<Value> {
         let mut claims = Vec::new();
-        let mut failures = Map::new();
+        let mut remote = BTreeMap::new();
         for (user_id, devices) in wanted {
             let Some((_, server)) = user_id.split_once(':').filter(|_| user_id.starts_with('@')) else {
                 return Err(Error::invalid_param(format!("Invalid user id {user_id:?}")));
             };
             if server != self.cx.store.server_name.as_str() {
-                failures.insert(server.to_owned(), crate::key_query::unreachable());
+                remote.insert(user_id.clone(), devices.clone());
                 continue;
             }
             for (device_id, algorithms) in devices {
@@ -162,6 +162,11 @@ impl Devices {
         let mut result: BTreeMap<String, BTreeMap<String, Map<String, Value>>> = BTreeMap::new();
         for (user, device, name, key) in one_time.into_iter().chain(fallback) {
             result.entry(user).or_default().entry(device).or_default().insert(name, key);
+        }
+        let (elsewhere, failures) = self.claim_elsewhere(&remote).await;
+        let mut result = json!(result);
+        if let Some(result) = result.as_object_mut() {
+            result.extend(elsewhere);
         }
         Ok(json!({"one_time_keys": result, "failures": failures}))
     }

@@ -4,7 +4,7 @@ use crate::Devices;
 use config::StreamGroup;
 use rand::seq::IndexedRandom;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Stream;
 use store::devices::PusherKey;
@@ -42,9 +42,9 @@ impl Devices {
     }
 
     /// Asks one of the writers of device lists.
-    async fn ask_writer(&self, name: &str, args: &[&str], body: Value) -> Result<Value> {
+    pub(crate) async fn ask_writer(&self, name: &str, args: &[&str], once: bool, body: Value) -> Result<Value> {
         let writer = self.writers().choose(&mut rand::rng()).map_or(MASTER, String::as_str).to_owned();
-        self.cx.peers.call(&writer, name, args, false, payload(body)).await
+        self.cx.peers.call(&writer, name, args, once, payload(body)).await
     }
 
     pub(crate) async fn ask_to_remove_pusher(&self, user_id: &str, pusher: &PusherKey) -> Result<()> {
@@ -60,7 +60,7 @@ impl Devices {
             return Ok(());
         }
         if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
-            self.ask_writer("notify_device_update", &[user_id], json!({"device_ids": device_ids})).await?;
+            self.ask_writer("notify_device_update", &[user_id], false, json!({"device_ids": device_ids})).await?;
             return Ok(());
         }
         let store = &self.cx.store;
@@ -82,7 +82,7 @@ impl Devices {
         if self.cx.store.streams.is_writer(Stream::DeviceLists) {
             self.cx.store.add_signature_change(from_user, user_ids).await?;
         } else {
-            self.ask_writer("notify_user_signature_update", &[from_user], json!({"user_ids": user_ids})).await?;
+            self.ask_writer("notify_user_signature_update", &[from_user], false, json!({"user_ids": user_ids})).await?;
         }
         Ok(())
     }
@@ -151,16 +151,5 @@ impl Devices {
             store.add_device_pokes(&pokes, self.cx.now_ms()).await?;
             store.set_device_changes_converted_to(at, &room).await?;
         }
-    }
-
-    /// Devices of users of another server as far as we follow them; None where they have to be fetched,
-    /// which is noted.
-    pub async fn resync(&self, user_ids: &[String]) -> Result<BTreeMap<String, Option<Value>>> {
-        let mut known = self.cx.store.cached_remote_devices(user_ids).await?;
-        let result: BTreeMap<String, Option<Value>> =
-            user_ids.iter().map(|u| (u.clone(), known.remove(u).map(|devices| json!(devices)))).collect();
-        let stale: Vec<String> = result.iter().filter(|(_, d)| d.is_none()).map(|(u, _)| u.clone()).collect();
-        self.cx.store.mark_remote_devices_stale(&stale, self.cx.now_ms()).await?;
-        Ok(result)
     }
 }

@@ -6,6 +6,8 @@ use slog::warn;
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often lists of other servers' devices that could not be fetched are tried again.
+const RETRY: Duration = Duration::from_secs(30);
 
 impl Devices {
     /// Starts the tasks that are this process's.
@@ -14,10 +16,17 @@ impl Devices {
             // Changes from before a restart may still wait to be queued for other servers.
             let this = self.clone();
             tokio::spawn(async move {
-                if this.is_first_writer()
-                    && let Err(e) = this.handle_new_device_update().await
-                {
+                if !this.is_first_writer() {
+                    return;
+                }
+                if let Err(e) = this.handle_new_device_update().await {
                     warn!(this.cx.log, "device changes are not yet queued for other servers"; "error" => %e);
+                }
+                loop {
+                    tokio::time::sleep(RETRY).await;
+                    if let Err(e) = this.retry_stale().await {
+                        warn!(this.cx.log, "lists of other servers' devices are left stale"; "error" => %e);
+                    }
                 }
             });
         }

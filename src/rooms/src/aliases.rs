@@ -1,8 +1,11 @@
 //! Room aliases (spec: "Room aliases").
 
 use crate::Rooms;
+use crate::abroad::{path, with_param};
 use crate::power;
+use fedclient::Call;
 use ruma::{OwnedRoomId, RoomAliasId, RoomId, UserId};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use types::{Error, OwnedRoomAliasId, Requester, Result};
 
@@ -30,26 +33,44 @@ impl Rooms {
     /// The room behind an alias and servers in it, our own first. 404 if there is none.
     pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<String>)> {
         let none = || Error::not_found(format!("Room alias {alias} not found"));
-        if !self.is_local_alias(alias) {
-            return Err(none());
-        }
-        let found = self.cx.store.alias(alias.as_str()).await?.ok_or_else(none)?;
-        let mut servers = self.cx.store.servers_in_room(found.room_id.as_str()).await?;
-        servers.extend(found.servers);
+        let (room_id, named) = if self.is_local_alias(alias) {
+            let found = self.cx.store.alias(alias.as_str()).await?.ok_or_else(none)?;
+            (found.room_id, found.servers)
+        } else {
+            self.ask_for_alias(alias).await?.ok_or_else(none)?
+        };
+        let mut servers = self.cx.store.servers_in_room(room_id.as_str()).await?;
+        servers.extend(named);
         let own = self.cx.config.server.name.as_str();
         servers.sort_by_key(|s| s != own);
         let mut seen = std::collections::HashSet::new();
         servers.retain(|s| seen.insert(s.clone()));
-        Ok((found.room_id, servers))
+        Ok((room_id, servers))
     }
 
-    /// A room id, or the room behind an alias.
-    pub async fn resolve_room(&self, id_or_alias: &str) -> Result<OwnedRoomId> {
+    /// What another server says of an alias of its own; None if it knows none. 502 if it says nothing.
+    async fn ask_for_alias(&self, alias: &RoomAliasId) -> Result<Option<(OwnedRoomId, Vec<String>)>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            room_id: OwnedRoomId,
+            servers: Vec<String>,
+        }
+        let path = with_param(path("v1/query", &["directory"]), "room_alias", alias.as_str());
+        let call = Call { ignore_backoff: true, ..Call::get(alias.server_name().as_str(), &path) };
+        match self.fed.call(call).await {
+            Ok(answer) => Ok(serde_json::from_value::<Answer>(answer).ok().map(|a| (a.room_id, a.servers))),
+            Err(e) if e.status() == Some(404) => Ok(None),
+            Err(_) => Err(Error::client(502, "M_UNKNOWN", "Failed to fetch alias")),
+        }
+    }
+
+    /// A room id, or the room behind an alias and servers in it.
+    pub async fn resolve_room(&self, id_or_alias: &str) -> Result<(OwnedRoomId, Vec<String>)> {
         if let Ok(room_id) = OwnedRoomId::try_from(id_or_alias) {
-            return Ok(room_id);
+            return Ok((room_id, Vec::new()));
         }
         match OwnedRoomAliasId::try_from(id_or_alias) {
-            Ok(alias) => Ok(self.resolve_alias(&alias).await?.0),
+            Ok(alias) => self.resolve_alias(&alias).await,
             Err(_) => Err(Error::bad_request(format!("{id_or_alias} was not legal room ID or room alias"))),
         }
     }

@@ -1,10 +1,12 @@
 //! The public room directory (spec: "Listing rooms").
 
 use crate::Rooms;
+use crate::abroad::path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ruma::RoomId;
+use ruma::{RoomId, ServerName};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use store::directory::{DirectoryQuery, Listed, Network};
 use types::{Error, Requester, Result};
 
@@ -152,6 +154,30 @@ impl Rooms {
         let (prev_batch, next_batch) = batches(since.as_ref(), &rooms, more)?;
         let chunk = rooms.into_iter().map(Entry::from).collect();
         Ok(PublicRooms { chunk, prev_batch, next_batch, total_room_count_estimate: total })
+    }
+
+    /// A page of another server's directory. `query`: the body of its `POST /publicRooms`. A server that does not
+    /// search is asked for all its rooms, and the search is made here. 502 if it does not answer.
+    pub async fn public_rooms_of(&self, server: &ServerName, query: &Value) -> Result<Value> {
+        if !self.cx.config.directory.enable_room_list_search {
+            return Ok(json!({"chunk": [], "total_room_count_estimate": 0}));
+        }
+        let unfit = |_| Error::client(502, "M_UNKNOWN", "Failed to fetch room list");
+        let path = path("v1", &["publicRooms"]);
+        let term = query["filter"]["generic_search_term"].as_str().filter(|t| !t.is_empty());
+        match (self.fed.post(server.as_str(), &path, query).await, term) {
+            (Err(e), _) if !(e.is_unrecognized() || e.status() == Some(404)) => Err(unfit(e)),
+            (Ok(page), _) => Ok(page),
+            (Err(_), term) => {
+                let mut page = self.fed.get(server.as_str(), &path).await.map_err(unfit)?;
+                if let (Some(term), Some(Value::Array(chunk))) = (term, page.get_mut("chunk")) {
+                    let term = term.to_lowercase();
+                    let says = |room: &Value, key: &str| room[key].as_str().is_some_and(|t| t.to_lowercase().contains(&term));
+                    chunk.retain(|room| ["name", "topic", "canonical_alias"].iter().any(|key| says(room, key)));
+                }
+                Ok(page)
+            }
+        }
     }
 
     /// Lists a room in the directory or takes it off.

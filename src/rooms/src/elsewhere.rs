@@ -40,7 +40,7 @@ impl Rooms {
     pub(crate) async fn send_elsewhere(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
         let owner = self.cx.owner(StreamGroup::Events, room_id.as_str());
         if !self.cx.peers.is_plexus(owner).await {
-            return self.send_through_synapse(owner, who, room_id, &templates).await;
+            return self.send_prepared(owner, who, room_id, &templates).await;
         }
         let body = payload(&SendBody { requester: who.clone(), templates })?;
         let answer = self.cx.peers.call(owner, SEND, &[room_id.as_str()], true, body).await?;

@@ -4,6 +4,7 @@
 //! events (`make`) one after the other, each on top of the last, and hands them to the committer
 //! (`committer`), which writes the events of many rooms in one transaction.
 
+mod abroad;
 pub mod access;
 mod actor;
 pub mod aliases;
@@ -49,6 +50,7 @@ use actor::{Ask, What};
 use committer::Committer;
 use config::StreamGroup;
 use dashmap::DashMap;
+use fedclient::Fed;
 use ids::IdPool;
 use replication::Cx;
 use replication::locks::NEW_EVENT_DURING_PURGE;
@@ -66,6 +68,8 @@ use types::{Error, Requester, Result};
 #[derive(Clone)]
 pub struct Rooms {
     pub(crate) cx: Cx,
+    /// Other servers.
+    pub(crate) fed: Fed,
     pub(crate) reading: Arc<Reading>,
     pub(crate) writing: Arc<Writing>,
 }
@@ -83,6 +87,8 @@ pub(crate) struct Writing {
     pub chains: IdPool,
     /// Rooms that are awake.
     pub actors: DashMap<OwnedRoomId, actor::Handle>,
+    /// Who may change a membership of a room abroad.
+    pub turns: abroad::Turns,
     /// Counts event ids of rooms v1 and v2.
     pub event_counter: AtomicU64,
 }
@@ -92,7 +98,7 @@ const ATTEMPTS: u32 = 8;
 
 impl Rooms {
     /// Starts what writes events here. Must be called within the runtime that will run the rooms.
-    pub fn start(cx: Cx) -> Result<Self> {
+    pub fn start(cx: Cx, fed: Fed) -> Result<Self> {
         let key = cx.config.keys.signing.first().ok_or_else(|| Error::internal("no signing key"))?;
         let signer = Signer::new(cx.config.server.name.clone(), &key.expose_pkcs8(), &key.version)?;
         let writing = Writing {
@@ -100,11 +106,12 @@ impl Rooms {
             groups: IdPool::new("state_group_id_seq"),
             chains: IdPool::new("event_auth_chain_id"),
             actors: DashMap::new(),
+            turns: abroad::Turns::default(),
             event_counter: AtomicU64::new(0),
             signer,
         };
         let reading = Arc::new(Reading { seen: visibility::SeenCache::new(50_000) });
-        let rooms = Self { cx, reading, writing: Arc::new(writing) };
+        let rooms = Self { cx, fed, reading, writing: Arc::new(writing) };
         tokio::spawn(rooms.clone().watch());
         Ok(rooms)
     }
@@ -148,6 +155,10 @@ impl Rooms {
     pub async fn send_many(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
         if !self.is_mine(room_id) {
             return self.send_elsewhere(who, room_id, templates).await;
+        }
+        if templates.iter().any(|t| self.invites_abroad(t)) {
+            // The other server takes its time to sign, and the room goes on meanwhile.
+            return self.send_prepared(&self.cx.instance, who, room_id, &templates).await;
         }
         self.ask(room_id, || What::Make { who: who.clone(), templates: templates.clone() }).await
     }

@@ -131,6 +131,13 @@ impl Rooms {
 
     /// What an invited or knocking user may know of the room.
     pub(crate) async fn stripped_state(&self, head: &mut Head, inviter: &str) -> Result<Vec<Value>> {
+        let ids = self.stripped_ids(head, inviter);
+        self.need(head, &ids).await?;
+        ids.iter().filter_map(|id| head.events.get(id)).map(|e| e.pdu().to_stripped()).collect()
+    }
+
+    /// The events of [`Rooms::stripped_state`].
+    pub(crate) fn stripped_ids(&self, head: &Head, inviter: &str) -> Vec<OwnedEventId> {
         let mut ids: Vec<OwnedEventId> = Vec::new();
         let sender = ("m.room.member".to_owned(), Some(inviter.to_owned()));
         for (kind, key) in self.cx.config.rooms.prejoin_state.iter().chain(std::iter::once(&sender)) {
@@ -145,8 +152,7 @@ impl Rooms {
         }
         let mut seen = std::collections::HashSet::new();
         ids.retain(|id| seen.insert(id.clone()));
-        self.need(head, &ids).await?;
-        ids.iter().filter_map(|id| head.events.get(id)).map(|e| e.pdu().to_stripped()).collect()
+        ids
     }
 
     async fn build_on(

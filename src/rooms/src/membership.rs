@@ -1,7 +1,7 @@
 //! Changing memberships: the policy of this server on top of the authorisation rules.
 
 use crate::{Rooms, Sent, Template, restricted};
-use ruma::{OwnedUserId, RoomId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value};
 use slog::warn;
 use std::sync::Arc;
@@ -66,11 +66,19 @@ pub struct Change {
     pub txn_id: Option<String>,
     /// Application services may set it. Milliseconds.
     pub origin_server_ts: Option<i64>,
+    /// Servers to join or knock through.
+    pub via: Vec<OwnedServerName>,
 }
 
 impl Change {
     pub fn new(target: OwnedUserId, action: Action) -> Self {
-        Self { target, action, content: Map::new(), txn_id: None, origin_server_ts: None }
+        Self { target, action, content: Map::new(), txn_id: None, origin_server_ts: None, via: Vec::new() }
+    }
+
+    /// With servers to join or knock through.
+    pub fn via(mut self, servers: Vec<OwnedServerName>) -> Self {
+        self.via = servers;
+        self
     }
 
     /// With a content given by the client.
@@ -101,7 +109,16 @@ impl Rooms {
         self.check_profile(who, &mut content)?;
         content.remove(AUTHORISED_VIA);
         let store = &self.cx.store;
-        let standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
+        let mut standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
+        let turn = self.writing.turns.of(room_id);
+        let _turn = if standing.host_in_room {
+            None
+        } else {
+            // Somebody of ours may be joining just now.
+            let turn = turn.lock().await;
+            standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
+            Some(turn)
+        };
         let membership = change.action.membership();
         if standing.is_blocked && !matches!(membership, "leave" | "ban") {
             return Err(Error::client(403, "M_UNKNOWN", "This room has been blocked on this server"));
@@ -123,12 +140,20 @@ impl Rooms {
                 return Ok(same);
             }
             if change.action == Action::Join {
-                self.prepare_join(who, room_id, &change.target, &standing, before.as_ref(), &mut content).await?;
+                let joined = self.prepare_join(who, room_id, &change.target, &standing, before.as_ref(), &mut content).await;
+                if let Err(e) = &joined
+                    && matches!(e.errcode(), Some("M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN"))
+                {
+                    let servers = self.servers_that_can_invite(room_id).await?;
+                    if !servers.is_empty() {
+                        return self.join_through(who, room_id, &change.target, servers, content).await;
+                    }
+                }
+                joined?;
             }
-        } else {
-            self.check_without_host(room_id, &change).await?;
+        } else if let Some(sent) = self.change_abroad(who, room_id, &change, &content).await? {
+            return Ok(sent);
         }
-        self.check_remote_target(&change)?;
         let mut template = Template::new(who.user_id.clone(), "m.room.member", raw(&content)?).state(change.target.as_str());
         template.txn_id = change.txn_id;
         template.origin_server_ts = change.origin_server_ts;
@@ -227,30 +252,6 @@ impl Rooms {
         Ok(())
     }
 
-    /// Rooms nobody of this server is in: an invite may be refused, nothing else can be done from here.
-    async fn check_without_host(&self, room_id: &RoomId, change: &Change) -> Result<()> {
-        match change.action.membership() {
-            "leave" => {
-                let known = self.cx.store.local_membership(change.target.as_str(), room_id.as_str()).await?;
-                match known.as_deref().map(|m| m.membership.as_str()) {
-                    Some("invite" | "knock" | "leave" | "ban") => Ok(()),
-                    _ => Err(Error::client(404, "M_UNKNOWN", "Not a known room")),
-                }
-            }
-            "join" | "knock" => Err(no_servers()),
-            _ => Err(Error::forbidden(format!("User {} not in room {room_id}", change.target))),
-        }
-    }
-
-    /// Users of other servers must be asked by federation, which has to carry the invite first.
-    fn check_remote_target(&self, change: &Change) -> Result<()> {
-        if change.action != Action::Invite || self.is_local_user(&change.target) {
-            return Ok(());
-        }
-        let server = change.target.server_name();
-        Err(Error::client(502, "M_UNKNOWN", format!("Failed to send the invite to {server}: it cannot be reached")))
-    }
-
     /// Lets this server's guests leave a room that is closed to them. Who cannot leave stays.
     pub async fn dismiss_guests(&self, room_id: &RoomId) {
         let guests = self.cx.store.guests_in(room_id.as_str()).await;
@@ -274,11 +275,6 @@ impl Rooms {
         }
         self.cx.store.forget_room(user_id.as_str(), room_id.as_str()).await
     }
-}
-
-fn no_servers() -> Error {
-    let text = "Can't join remote room because no servers that are in the room have been provided.";
-    Error::client(404, "M_UNKNOWN", text)
 }
 
 fn add_names(content: &mut Map<String, Value>, standing: &Standing) {

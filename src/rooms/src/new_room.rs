@@ -112,6 +112,13 @@ impl Rooms {
             let own = self.cx.config.server.name.to_string();
             self.add_alias(who, alias, &room_id, Some(vec![own]), false).await?;
         }
+        for user in plan.invite.iter().filter(|u| !self.is_local_user(u)) {
+            let mut content = Map::new();
+            if wanted.is_direct == Some(true) {
+                content.insert("is_direct".into(), true.into());
+            }
+            self.change_membership(who, &room_id, Change::new(user.clone(), Action::Invite).content(content)).await?;
+        }
         Ok(room_id)
     }
 
@@ -181,13 +188,7 @@ impl Rooms {
         if who.shadow_banned {
             return Ok(Vec::new());
         }
-        match users.iter().find(|u| !self.is_local_user(u)) {
-            None => Ok(users),
-            Some(remote) => {
-                let text = format!("Failed to send the invite to {}: it cannot be reached", remote.server_name());
-                Err(Error::client(502, "M_UNKNOWN", text))
-            }
-        }
+        Ok(users)
     }
 
     /// Configured power levels may rule encrypted rooms out.
@@ -260,7 +261,8 @@ impl Rooms {
             events.push(event("m.room.topic", json!({"topic": topic, "m.topic": {"m.text": [{"body": topic}]}}))?);
         }
         let with_names = self.cx.config.directory.include_profile_data_on_invite;
-        for invitee in &plan.invite {
+        // Users of other servers can be invited once the room is there.
+        for invitee in plan.invite.iter().filter(|u| self.is_local_user(u)) {
             let mut content = member_content("invite", names.get(invitee.as_str()).filter(|_| with_names));
             if wanted.is_direct == Some(true) {
                 content.insert("is_direct".into(), true.into());

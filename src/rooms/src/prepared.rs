@@ -295,7 +295,7 @@ pub(crate) fn auth_ids(head: &Head, pdu: &Pdu) -> Result<Vec<OwnedEventId>> {
     Ok(ids)
 }
 
-fn with_unsigned(json: &str, unsigned: &Map<String, Value>) -> Result<String> {
+pub(crate) fn with_unsigned(json: &str, unsigned: &Map<String, Value>) -> Result<String> {
     let mut object: Map<String, Value> = serde_json::from_str(json)?;
     object.insert("unsigned".into(), Value::Object(unsigned.clone()));
     Ok(serde_json::to_string(&object)?)

@@ -98,6 +98,12 @@ impl Described {
         entry
     }
 
+    fn shown(&self, room_id: &str, suggested_only: bool) -> Result<Shown> {
+        let children = if self.is_space() { self.children(suggested_only) } else { Vec::new() };
+        let children = children.iter().map(|c| stripped_child(c)).collect::<Result<_>>()?;
+        Ok(Shown { entry: self.summary(room_id), children, ..Shown::default() })
+    }
+
     /// Children with valid servers to join by, in the order the space wants.
     fn children(&self, suggested_only: bool) -> Vec<&Arc<Pdu>> {
         let events = self.state.iter().filter(|((kind, _), _)| kind == "m.space.child").map(|(_, e)| e);
@@ -113,6 +119,18 @@ impl Described {
         children.sort_by(|a, b| a.0.cmp(&b.0));
         children.into_iter().map(|(_, e)| e).take(MAX_CHILDREN).collect()
     }
+}
+
+/// A room of a hierarchy as the user sees it.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub entry: Map<String, Value>,
+    /// Stripped `m.space.child` events.
+    pub children: Vec<Value>,
+    /// What another server told of the children, by room.
+    pub told: HashMap<String, Value>,
+    /// Children it says are not for us.
+    pub hidden: HashSet<String>,
 }
 
 /// By the `order` field, those without one last; then by age; then by room.
@@ -176,15 +194,47 @@ impl Rooms {
         Ok(!rooms.is_empty() && !self.cx.store.joined_among(user_id.as_str(), &rooms).await?.is_empty())
     }
 
-    /// What a room is, for those who may know; with the membership of whoever asks.
-    pub async fn summary(&self, user_id: Option<&UserId>, room_id: &RoomId) -> Result<Map<String, Value>> {
-        let hidden = || Error::not_found("Room not found or is not accessible");
-        let mut rooms = self.describe(&[room_id.as_str()], user_id).await?;
-        let room = rooms.remove(room_id.as_str()).filter(|r| r.host_in_room).ok_or_else(hidden)?;
-        if !self.may_be_shown(&room, user_id).await? {
-            return Err(hidden());
+    /// As [`Rooms::may_be_shown`], for a room another server told of.
+    async fn may_be_shown_abroad(&self, entry: &Map<String, Value>, user_id: Option<&UserId>, here: Option<&Described>) -> Result<bool> {
+        let rule = entry.get("join_rule").and_then(Value::as_str).unwrap_or("public");
+        if matches!(rule, "public" | "knock" | "knock_restricted") || entry.get("world_readable") == Some(&Value::Bool(true)) {
+            return Ok(true);
         }
-        let mut summary = room.summary(room_id.as_str());
+        let Some(user_id) = user_id else { return Ok(false) };
+        let allowed = entry.get("allowed_room_ids").and_then(Value::as_array);
+        let allowed: Vec<&str> = allowed.into_iter().flatten().filter_map(Value::as_str).collect();
+        if !allowed.is_empty() && !self.cx.store.joined_among(user_id.as_str(), &allowed).await?.is_empty() {
+            return Ok(true);
+        }
+        if let Some(room_id) = entry.get("room_id").and_then(Value::as_str) {
+            let own = self.cx.store.local_membership(user_id.as_str(), room_id).await?;
+            if own.is_some_and(|m| m.membership == "invite") {
+                return Ok(true);
+            }
+        }
+        match here {
+            Some(room) => self.may_be_shown(room, Some(user_id)).await,
+            None => Ok(false),
+        }
+    }
+
+    /// What a room is, for those who may know; with the membership of whoever asks. `via`: servers to ask about rooms
+    /// nobody of this server is in.
+    pub async fn summary(&self, user_id: Option<&UserId>, room_id: &RoomId, via: &[String]) -> Result<Map<String, Value>> {
+        let hidden = || Error::not_found("Room not found or is not accessible");
+        let rooms = self.describe(&[room_id.as_str()], user_id).await?;
+        let here = rooms.get(room_id.as_str());
+        let mut summary = match here.filter(|r| r.host_in_room) {
+            Some(room) if self.may_be_shown(room, user_id).await? => room.summary(room_id.as_str()),
+            Some(_) => return Err(hidden()),
+            None => {
+                let shown = self.shown_abroad(room_id.as_str(), via, None, true, true).await.ok_or_else(hidden)?;
+                if !self.may_be_shown_abroad(&shown.entry, user_id, here).await? {
+                    return Err(hidden());
+                }
+                shown.entry
+            }
+        };
         if let Some(user_id) = user_id {
             let own = self.cx.store.local_membership(user_id.as_str(), room_id.as_str()).await?;
             let membership = own.map_or_else(|| "leave".to_owned(), |m| m.membership.clone());
@@ -210,28 +260,34 @@ impl Rooms {
         let limit = q.limit.map_or(MAX_ROOMS, |l| (l.max(1) as usize).min(MAX_ROOMS));
         let mut rooms = Vec::new();
         while rooms.len() < limit {
-            let Some(Queued(room_id, _, depth, _)) = session.room_queue.pop() else { break };
+            let Some(Queued(room_id, via, depth, told)) = session.room_queue.pop() else { break };
             if !done.insert(room_id.clone()) {
                 continue;
             }
             self.describe_ahead(&mut known, &room_id, &session.room_queue, user_id).await?;
-            let Some(room) = known.get(&room_id).filter(|r| r.host_in_room) else { continue };
-            if !self.may_be_shown(room, Some(user_id)).await? {
-                continue;
-            }
-            let children = if room.is_space() { room.children(q.suggested_only) } else { Vec::new() };
-            let stripped: Vec<Value> = children.iter().map(|c| stripped_child(c)).collect::<Result<_>>()?;
-            let mut entry = room.summary(&room_id);
-            entry.insert("children_state".into(), stripped.into());
-            rooms.push(Value::Object(entry));
+            let known_here = known.get(&room_id).filter(|r| r.host_in_room);
+            let shown = match known_here {
+                Some(room) if self.may_be_shown(room, Some(user_id)).await? => room.shown(&room_id, q.suggested_only)?,
+                Some(_) => continue,
+                None => {
+                    let is_last = q.max_depth.is_some_and(|max| depth >= max);
+                    match self.shown_abroad(&room_id, &via, told, q.suggested_only, is_last).await {
+                        Some(shown) if self.may_be_shown_abroad(&shown.entry, Some(user_id), known.get(&room_id)).await? => shown,
+                        _ => continue,
+                    }
+                }
+            };
+            let Shown { mut entry, children, mut told, hidden } = shown;
             if q.max_depth.is_none_or(|max| depth < max) {
-                let next = children.iter().rev().map(|c| {
-                    let content: Map<String, Value> = c.content_as().unwrap_or_default();
-                    let via = content.get("via").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-                    Queued(c.state_key.clone().unwrap_or_default(), via, depth + 1, None)
+                let next = children.iter().rev().filter_map(|c| {
+                    let room = c.get("state_key")?.as_str().filter(|r| !hidden.contains(*r))?;
+                    let via = serde_json::from_value(c["content"]["via"].clone()).unwrap_or_default();
+                    Some(Queued(room.to_owned(), via, depth + 1, told.remove(room)))
                 });
                 session.room_queue.extend(next);
             }
+            entry.insert("children_state".into(), children.into());
+            rooms.push(Value::Object(entry));
         }
         let mut answer = json!({"rooms": rooms});
         if !session.room_queue.is_empty() {

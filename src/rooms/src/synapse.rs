@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 
 impl Rooms {
     /// Makes events and lets the owner store them.
-    pub(crate) async fn send_through_synapse(
+    pub(crate) async fn send_prepared(
         &self,
         owner: &str,
         who: &Requester,
@@ -37,7 +37,12 @@ impl Rooms {
             {
                 return Ok(vec![sent]);
             }
-            let made = self.make_for_synapse(&mut head, who, templates).await?;
+            let mut made = self.prepare(&mut head, who, templates).await?;
+            for step in &mut made {
+                if let Handed::Made { made, .. } = step {
+                    self.have_invite_signed(&mut head, made).await?;
+                }
+            }
             match self.hand_over(owner, who, &head, made).await {
                 Err(e) if e.status() == 409 && attempt < TRIES => {}
                 other => return other,
@@ -56,7 +61,7 @@ impl Rooms {
         }))
     }
 
-    async fn make_for_synapse(&self, head: &mut Head, who: &Requester, templates: &[Template]) -> Result<Vec<Handed>> {
+    async fn prepare(&self, head: &mut Head, who: &Requester, templates: &[Template]) -> Result<Vec<Handed>> {
         let mut steps = Vec::with_capacity(templates.len());
         for template in templates {
             let before = head.group;
@@ -91,7 +96,12 @@ impl Rooms {
             let wire: Vec<Value> = made.iter().map(|(m, before)| wire(who, m, *before)).collect::<Result<_>>()?;
             let mut body = Map::new();
             body.insert("events".into(), wire.into());
-            let answer = match self.cx.peers.call(owner, "send_events", &[], true, body).await {
+            let stored = if owner == &*self.cx.instance {
+                self.persist_prepared(body).await.map(Value::Object)
+            } else {
+                self.cx.peers.call(owner, "send_events", &[], true, body).await
+            };
+            let answer = match stored {
                 Ok(answer) => answer,
                 Err(e) => {
                     let ids: Vec<&str> = events.iter().map(|e| e.pdu.event_id.as_str()).collect();
@@ -129,7 +139,7 @@ impl Rooms {
         complete_create(&mut templates, &new.version, &new.creator)?;
         let server = self.writing.signer.server_name.as_str();
         let mut head = Head::empty(self.new_room_id()?, new.version.clone(), rules, server, false);
-        let steps = self.make_for_synapse(&mut head, who, &templates).await?;
+        let steps = self.prepare(&mut head, who, &templates).await?;
         let owner = self.cx.owner(StreamGroup::Events, head.room_id.as_str()).to_owned();
         self.cx.store.store_room(&head.room_id, &new.version, new.creator.as_str(), new.is_public).await?;
         let mut sent = Vec::with_capacity(steps.len());

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod build;
 pub mod incoming;
+pub mod proposal;
 pub mod push;
 pub mod relations;
 pub mod resolve;

@@ -1,9 +1,8 @@
 //! Who sees whose devices: memberships as device lists need them (`current_state_events`,
-//! `current_state_delta_stream`), and what we know of other servers' devices (`device_lists_remote_*`).
+//! `current_state_delta_stream`).
 
-use crate::{Store, transaction};
-use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::Store;
+use std::collections::{HashMap, HashSet};
 use types::{MultiToken, Result, RoomToken};
 
 /// A member whose membership of a room changed.
@@ -81,40 +80,5 @@ impl Store {
                      AND state_key LIKE '@%:%'
                    GROUP BY room_id";
         Ok(self.db.query(sql, &[&room_ids]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
-    }
-
-    /// Those of these users of other servers whose devices we follow and know completely, with their
-    /// devices' cached contents (`{device_id, keys, device_display_name}`).
-    pub async fn cached_remote_devices(
-        &self,
-        users: &[String],
-    ) -> Result<BTreeMap<String, BTreeMap<String, Map<String, Value>>>> {
-        let sql = "SELECT e.user_id, c.device_id, c.content
-                   FROM device_lists_remote_extremeties e LEFT JOIN device_lists_remote_cache c USING (user_id)
-                   WHERE e.user_id = ANY($1)
-                     AND NOT EXISTS (SELECT 1 FROM device_lists_remote_resync r WHERE r.user_id = e.user_id)
-                     AND EXISTS (SELECT 1 FROM current_state_events s
-                                 WHERE s.type = 'm.room.member' AND s.state_key = e.user_id AND s.membership = 'join')";
-        let mut found: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
-        for row in self.db.query(sql, &[&users]).await? {
-            let devices = found.entry(row.get(0)).or_default();
-            if let Some(device_id) = row.get::<_, Option<String>>(1) {
-                devices.insert(device_id, serde_json::from_str(row.get(2))?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Notes that the devices of these users of other servers have to be fetched anew.
-    pub async fn mark_remote_devices_stale(&self, users: &[String], now_ms: i64) -> Result<()> {
-        if users.is_empty() {
-            return Ok(());
-        }
-        transaction!(self, "mark_remote_users_device_caches_as_stale", |tx| {
-            let sql = "INSERT INTO device_lists_remote_resync (user_id, added_ts)
-                       SELECT u, $2 FROM unnest($1::text[]) AS u ON CONFLICT (user_id) DO NOTHING";
-            tx.run(sql, &[&users, &now_ms]).await?;
-            Ok(())
-        })
     }
 }

@@ -27,6 +27,7 @@ mod obey;
 pub mod outbound;
 pub mod pages;
 mod relation_checks;
+mod remote_devices;
 pub mod relations;
 mod reports;
 mod room_caches;

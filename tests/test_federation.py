@@ -1,0 +1,250 @@
+"""Plexus and a real Synapse, two servers on one machine, over TLS: rooms, messages, keys, what is fleeting."""
+
+import time
+
+import pytest
+
+from lib import layouts
+from lib.client import MatrixError, has_event, quote, timeline
+
+SECONDS = 20
+
+
+@pytest.fixture(params=["monolith", "workers"])
+def ours(request, make_cluster):
+    return make_cluster(layouts.ALL[request.param], federates=True)
+
+
+@pytest.fixture
+def theirs(make_cluster):
+    return make_cluster(main="synapse", federates=True)
+
+
+@pytest.fixture
+def alice(ours):
+    """One of ours, speaking to the process other servers do not come to."""
+    return ours.user("alice", on=ours.layout.processes[0])
+
+
+@pytest.fixture
+def bob(theirs):
+    return theirs.user("bob")
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def host(request):
+    """Whose room it is."""
+    return request.param
+
+
+@pytest.fixture
+def pair(host, alice, bob, ours, theirs):
+    """(who has the room, their server, who comes, their server)"""
+    return (alice, ours, bob, theirs) if host == "ours" else (bob, theirs, alice, ours)
+
+
+def invited(room: str):
+    return lambda answer: room in answer["rooms"].get("invite", {}) if "rooms" in answer else False
+
+
+def meet(pair) -> str:
+    """A room both are in."""
+    owner, server, guest, _ = pair
+    room = owner.create_room(preset="public_chat", name="Abroad", room_alias_name="abroad")
+    guest.join(f"#abroad:{server.server_name}")
+    return room
+
+
+def eventually(check, seconds=SECONDS):
+    end = time.monotonic() + seconds
+    while True:
+        got = check()
+        if got or time.monotonic() > end:
+            assert got
+            return got
+        time.sleep(0.1)
+
+
+def test_messages_go_both_ways(pair):
+    owner, _, guest, _ = pair
+    room = meet(pair)
+    assert guest.state_event(room, "m.room.name") == {"name": "Abroad"}
+    tokens = {id(c): c.sync()["next_batch"] for c in (owner, guest)}
+    for n in range(5):
+        for sender, reader in ((owner, guest), (guest, owner)):
+            event_id = sender.send(room, f"{n} of {sender.user_id}")
+            _, tokens[id(reader)] = reader.sync_until(has_event(room, event_id), tokens[id(reader)])
+    assert set(owner.members(room)) == set(guest.members(room)) == {owner.user_id, guest.user_id}
+
+
+def test_an_invite_is_accepted(pair):
+    owner, _, guest, _ = pair
+    room = owner.create_room(preset="private_chat", name="Private")
+    since = guest.sync()["next_batch"]
+    owner.invite(room, guest.user_id)
+    answer, _ = guest.sync_until(lambda a: invited(room)(a) and a, since)
+    told = {e["type"]: e for e in answer["rooms"]["invite"][room]["invite_state"]["events"]}
+    assert told["m.room.name"]["content"]["name"] == "Private"
+    guest.join(room)
+    eventually(lambda: set(owner.members(room)) == {owner.user_id, guest.user_id})
+    event_id = guest.send(room, "here I am")
+    owner.sync_until(has_event(room, event_id))
+
+
+def test_rooms_are_made_with_guests_from_abroad(pair):
+    owner, _, guest, _ = pair
+    since = guest.sync()["next_batch"]
+    room = owner.create_room(preset="trusted_private_chat", invite=[guest.user_id], is_direct=True)
+    answer, _ = guest.sync_until(lambda a: invited(room)(a) and a, since)
+    own = [e for e in answer["rooms"]["invite"][room]["invite_state"]["events"] if e.get("state_key") == guest.user_id]
+    assert own[0]["content"]["is_direct"] is True
+
+
+def test_an_invite_is_declined(pair):
+    owner, _, guest, _ = pair
+    room = owner.create_room(preset="private_chat")
+    since = guest.sync()["next_batch"]
+    owner.invite(room, guest.user_id)
+    _, since = guest.sync_until(invited(room), since)
+    guest.leave(room)
+    guest.sync_until(lambda a: room in a.get("rooms", {}).get("leave", {}), since)
+    eventually(lambda: owner.state_event(room, "m.room.member", guest.user_id)["membership"] == "leave")
+
+
+def test_who_leaves_hears_no_more_and_may_come_back(pair):
+    owner, server, guest, _ = pair
+    room = meet(pair)
+    guest.leave(room)
+    eventually(lambda: set(owner.members(room)) == {owner.user_id})
+    owner.send(room, "unheard")
+    guest.join(room, via=server.server_name)
+    event_id = owner.send(room, "heard")
+    guest.sync_until(has_event(room, event_id))
+    assert set(guest.members(room)) == {owner.user_id, guest.user_id}
+
+
+def test_history_from_before_is_fetched(pair):
+    owner, server, guest, _ = pair
+    room = owner.create_room(preset="public_chat")
+    for n in range(30):
+        owner.send(room, str(n))
+    guest.join(room, via=server.server_name)
+    eventually(lambda: guest.texts(room) == [str(n) for n in range(30)])
+
+
+def test_a_knock_is_answered(pair):
+    owner, server, guest, _ = pair
+    room = owner.create_room(preset="private_chat", initial_state=[
+        {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}])
+    with pytest.raises(MatrixError) as refused:
+        guest.join(room, via=server.server_name)
+    assert refused.value.status == 403
+    guest.post(f"/knock/{quote(room)}", {"reason": "please"}, via=server.server_name, server_name=server.server_name)
+    eventually(lambda: owner.state_event(room, "m.room.member", guest.user_id)["membership"] == "knock")
+    since = guest.sync()["next_batch"]
+    owner.invite(room, guest.user_id)
+    guest.sync_until(invited(room), since)
+    guest.join(room)
+    eventually(lambda: guest.user_id in owner.members(room))
+
+
+def test_what_cannot_be_joined(pair, ours, theirs):
+    owner, server, guest, home = pair
+    room = owner.create_room(preset="private_chat")
+    with pytest.raises(MatrixError) as refused:
+        guest.join(room, via=server.server_name)
+    assert (refused.value.status, refused.value.errcode) == (403, "M_FORBIDDEN")
+    with pytest.raises(MatrixError) as refused:
+        guest.join(room)
+    assert refused.value.status == 404
+    with pytest.raises(MatrixError) as refused:
+        guest.join(f"#nothing:{server.server_name}")
+    assert (refused.value.status, refused.value.errcode) == (404, "M_NOT_FOUND")
+
+
+def test_profiles_and_directories(pair):
+    owner, server, guest, _ = pair
+    owner.put(f"/profile/{quote(owner.user_id)}/displayname", {"displayname": "The Owner"})
+    assert guest.get(f"/profile/{quote(owner.user_id)}")["displayname"] == "The Owner"
+    assert guest.get(f"/profile/{quote(owner.user_id)}/displayname") == {"displayname": "The Owner"}
+    room = owner.create_room(preset="public_chat", visibility="public", name="Listed", room_alias_name="listed")
+    alias = guest.get(f"/directory/room/{quote(f'#listed:{server.server_name}')}")
+    assert alias["room_id"] == room and server.server_name in alias["servers"]
+    for listed in (guest.get("/publicRooms", server=server.server_name),
+                   guest.post("/publicRooms", {"filter": {"generic_search_term": "listed"}}, server=server.server_name)):
+        assert [r["room_id"] for r in listed["chunk"]] == [room]
+
+
+def test_typing_and_receipts(pair):
+    owner, _, guest, _ = pair
+    room = meet(pair)
+    event_id = owner.send(room, "read me")
+    _, _ = guest.sync_until(has_event(room, event_id))
+    since = owner.sync()["next_batch"]
+    guest.put(f"/rooms/{quote(room)}/typing/{quote(guest.user_id)}", {"typing": True, "timeout": 20000})
+    guest.post(f"/rooms/{quote(room)}/receipt/m.read/{quote(event_id)}")
+    seen = set()
+
+    def both(answer):
+        for event in answer.get("rooms", {}).get("join", {}).get(room, {}).get("ephemeral", {}).get("events", []):
+            if event["type"] == "m.typing" and guest.user_id in event["content"]["user_ids"]:
+                seen.add("typing")
+            if event["type"] == "m.receipt" and guest.user_id in event["content"].get(event_id, {}).get("m.read", {}):
+                seen.add("receipt")
+        return seen == {"typing", "receipt"}
+
+    owner.sync_until(both, since)
+
+
+def keys_of(client) -> dict:
+    return {"device_keys": {
+        "user_id": client.user_id, "device_id": client.device_id, "algorithms": ["m.olm.v1.curve25519-aes-sha2"],
+        "keys": {f"curve25519:{client.device_id}": "c" * 43, f"ed25519:{client.device_id}": "e" * 43},
+        "signatures": {client.user_id: {f"ed25519:{client.device_id}": "s" * 86}}},
+        "one_time_keys": {"signed_curve25519:AAAA": {
+            "key": "k" * 43, "signatures": {client.user_id: {f"ed25519:{client.device_id}": "s" * 86}}}}}
+
+
+def test_keys_and_messages_to_devices(pair):
+    owner, server, guest, _ = pair
+    room = meet(pair)
+    since = guest.sync()["next_batch"]
+    owner.post("/keys/upload", keys_of(owner))
+    _, since = guest.sync_until(lambda a: owner.user_id in a.get("device_lists", {}).get("changed", []), since)
+    found = guest.post("/keys/query", {"device_keys": {owner.user_id: []}})
+    assert found["failures"] == {}
+    assert found["device_keys"][owner.user_id][owner.device_id]["keys"] == keys_of(owner)["device_keys"]["keys"]
+    wanted = {"one_time_keys": {owner.user_id: {owner.device_id: "signed_curve25519"}}}
+    claimed = guest.post("/keys/claim", wanted)["one_time_keys"][owner.user_id][owner.device_id]
+    assert claimed["signed_curve25519:AAAA"]["key"] == "k" * 43
+    assert guest.post("/keys/claim", wanted)["one_time_keys"].get(owner.user_id, {}).get(owner.device_id, {}) == {}
+    since = owner.sync()["next_batch"]
+    guest.put("/sendToDevice/m.test/1", {"messages": {owner.user_id: {owner.device_id: {"hello": "there"}}}})
+    got, _ = owner.sync_until(lambda a: a.get("to_device", {}).get("events"), since)
+    assert [(e["sender"], e["type"], e["content"]) for e in got] == [(guest.user_id, "m.test", {"hello": "there"})]
+    assert room in guest.get("/joined_rooms")["joined_rooms"]
+
+
+def test_a_server_that_is_gone(ours, alice):
+    found = alice.post("/keys/query", {"device_keys": {"@nobody:127.0.0.1:1": []}})
+    assert found["device_keys"] == {} and found["failures"]["127.0.0.1:1"]["status"] == 503
+    for call in (lambda: alice.get("/profile/%40nobody%3A127.0.0.1%3A1"),
+                 lambda: alice.get("/publicRooms", server="127.0.0.1:1"),
+                 lambda: alice.join("!room:127.0.0.1:1", via="127.0.0.1:1"),
+                 lambda: alice.invite(alice.create_room(), "@nobody:127.0.0.1:1")):
+        with pytest.raises(MatrixError) as failed:
+            call()
+        assert failed.value.status == 502
+
+
+@pytest.mark.parametrize("version", ["1", "6", "9", "10", "11", "12"])
+def test_room_versions(pair, version):
+    owner, server, guest, _ = pair
+    room = owner.create_room(preset="public_chat", room_version=version)
+    owner.send(room, "first")
+    guest.join(room, via=server.server_name)
+    event_id = guest.send(room, "second")
+    owner.sync_until(has_event(room, event_id))
+    event_id = owner.send(room, "third")
+    answer, _ = guest.sync_until(lambda a: has_event(room, event_id)(a) and a)
+    assert [e["content"]["body"] for e in timeline(answer, room) if e["type"] == "m.room.message"][-2:] == ["second", "third"]
