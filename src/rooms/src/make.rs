@@ -78,7 +78,7 @@ impl Rooms {
     }
 
     /// Auth events by the selection rules, with the create event in all versions.
-    fn auth_ids(&self, head: &Head, t: &Template, is_create: bool) -> Result<Vec<OwnedEventId>> {
+    pub(crate) fn auth_ids(&self, head: &Head, t: &Template, is_create: bool) -> Result<Vec<OwnedEventId>> {
         if is_create {
             return Ok(Vec::new());
         }
@@ -155,7 +155,7 @@ impl Rooms {
         ids
     }
 
-    async fn build_on(
+    pub(crate) async fn build_on(
         &self,
         head: &mut Head,
         t: &Template,
@@ -200,7 +200,7 @@ impl Rooms {
     }
 
     /// Checks the authorisation rules. What was found of plain messages holds until the state changes.
-    fn authorise(&self, head: &mut Head, built: &Built) -> Result<()> {
+    pub(crate) fn authorise(&self, head: &mut Head, built: &Built) -> Result<()> {
         let pdu = &built.pdu;
         let plain = pdu.state_key.is_none() && pdu.redacts.is_none();
         let key = (pdu.sender.to_string(), pdu.kind.clone());

@@ -152,7 +152,8 @@ impl Rooms {
         }
         let related = relation(&pdu);
         let (mut push, mut push_thread) = (Vec::new(), String::new());
-        if p.source == (Source::Remote { staged: false }) && p.is_placed() && !head.tips.is_empty() {
+        let shown = (p.is_placed() && !head.tips.is_empty()) || (pdu.meta.out_of_band_membership && pdu.rejected.is_none());
+        if p.source == (Source::Remote { staged: false }) && shown {
             (push, push_thread) = self.notifications(head, &pdu, related.as_ref()).await?;
         }
         let auth_ids = auth_ids(head, &pdu)?;

@@ -86,6 +86,12 @@ impl Rooms {
     pub(crate) async fn named(&self, head: &mut Head, mut changes: Vec<StateChange>) -> Result<Vec<StateChange>> {
         let ids: Vec<OwnedEventId> = changes.iter().filter_map(|c| c.event_id.clone()).collect();
         self.need(head, &ids).await?;
+        // Those that were committed since they came to hand have a place in the stream now.
+        let is_new = |id: &&OwnedEventId| head.events.get(*id).is_some_and(|e| e.pdu().stream_ordering.is_none());
+        let new: Vec<&OwnedEventId> = ids.iter().filter(is_new).collect();
+        for (id, event) in self.cx.store.events(&new).await? {
+            head.events.insert(id, AuthEvent::new(event));
+        }
         for change in &mut changes {
             change.known = change.event_id.as_ref().and_then(|id| head.events.get(id)).map(|e| e.pdu().clone());
         }

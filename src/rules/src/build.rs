@@ -2,7 +2,7 @@
 
 use ruma::canonical_json::CanonicalJsonValue;
 use ruma::room_version_rules::RoomVersionRules;
-use ruma::signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, reference_hash};
+use ruma::signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, reference_hash, sign_event};
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -25,6 +25,12 @@ impl Signer {
     /// `pkcs8`: the private key as PKCS#8 version 1; `version`: the part of the key id after `ed25519:`.
     pub fn new(server_name: OwnedServerName, pkcs8: &[u8], version: &str) -> Result<Self> {
         Ok(Self { server_name, key: Ed25519KeyPair::from_der(pkcs8, version.to_owned())? })
+    }
+
+    /// Adds our signature to a finished event.
+    pub fn sign_event(&self, object: &mut CanonicalJsonObject, version: &RoomVersionId) -> Result<()> {
+        let rules = rules_of(version)?;
+        sign_event(self.server_name.as_str(), &self.key, object, &rules.redaction).map_err(json_error)
     }
 }
 

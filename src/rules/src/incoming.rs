@@ -62,6 +62,19 @@ pub fn read(json: &str, version: &RoomVersionId, now_ms: i64) -> Result<Incoming
     Ok(Incoming { pdu, json, object })
 }
 
+/// The id of what is refused as an event, to tell its sender by it. None for what has none.
+pub fn id_of(json: &str, version: &RoomVersionId) -> Option<OwnedEventId> {
+    let rules = rules_of(version).ok()?;
+    let object: CanonicalJsonObject = serde_json::from_str(json).ok()?;
+    if EventFormat::of(version) == EventFormat::V1 {
+        return match object.get("event_id") {
+            Some(CanonicalJsonValue::String(id)) => id.as_str().try_into().ok(),
+            _ => None,
+        };
+    }
+    format!("${}", reference_hash(&object, &rules).ok()?).try_into().ok()
+}
+
 fn sha256(hashes: &CanonicalJsonValue) -> Option<&str> {
     match hashes {
         CanonicalJsonValue::Object(map) => match map.get("sha256") {

@@ -61,6 +61,12 @@ impl Store {
         Ok(last)
     }
 
+    /// Id of the last change of a local user's devices; 0 if there was none.
+    pub async fn devices_changed_at(&self, user_id: &str) -> Result<i64> {
+        let sql = "SELECT COALESCE(max(stream_id), 0) FROM device_lists_stream WHERE user_id = $1";
+        Ok(self.db.query_opt(sql, &[&user_id]).await?.map_or(0, |r| r.get(0)))
+    }
+
     /// Notes that a user signed other users' keys with their user-signing key (only that user sees it).
     pub async fn add_signature_change(&self, from_user: &str, user_ids: &[String]) -> Result<i64> {
         transaction!(self, "add_user_sig_change_to_streams", |tx| {

@@ -30,6 +30,16 @@ pub enum Network {
     Any,
 }
 
+impl Network {
+    /// A network by its `third_party_instance_id`: application service and network, parted by a bar.
+    pub fn named(id: &str) -> Result<Self> {
+        let parts = id.split_once('|');
+        let (appservice, network) =
+            parts.ok_or_else(|| types::Error::bad_request(format!("Invalid third party instance ID: {id:?}")))?;
+        Ok(Self::Of { appservice: appservice.to_owned(), network: network.to_owned() })
+    }
+}
+
 /// What to list, biggest rooms first.
 #[derive(Clone, Debug)]
 pub struct DirectoryQuery {

@@ -120,4 +120,36 @@ impl Store {
         self.writer_caches.versions.put(room_id.to_string(), version.clone());
         Ok(())
     }
+
+    /// Events of a room found by going back from `from` (which are among them), newest first; what lies at or behind
+    /// `stop`, or above `min_depth`, is not looked at. Outliers and rejected events are left out.
+    pub async fn events_back_from(
+        &self,
+        room_id: &RoomId,
+        from: &[OwnedEventId],
+        stop: &[OwnedEventId],
+        min_depth: i64,
+        limit: i64,
+    ) -> Result<Vec<OwnedEventId>> {
+        let from: Vec<&str> = from.iter().map(|i| i.as_str()).collect();
+        let stop: Vec<&str> = stop.iter().map(|i| i.as_str()).collect();
+        let sql = "WITH RECURSIVE back(event_id, steps) AS (
+                 SELECT event_id, 0::bigint FROM events WHERE event_id = ANY($2) AND room_id = $1 AND NOT outlier
+                 UNION
+                 SELECT g.prev_event_id, b.steps + 1 FROM back b JOIN event_edges g USING (event_id)
+                 JOIN events e ON e.event_id = g.prev_event_id
+                 WHERE b.steps < $5 AND NOT e.outlier AND e.rejection_reason IS NULL AND e.depth >= $4
+                     AND e.room_id = $1 AND g.prev_event_id <> ALL($3)
+             ) SELECT e.event_id FROM (SELECT DISTINCT event_id FROM back) b JOIN events e USING (event_id)
+             WHERE e.rejection_reason IS NULL ORDER BY e.depth DESC, e.stream_ordering DESC LIMIT $5";
+        let rows = self.db.query(sql, &[&room_id.as_str(), &from, &stop, &min_depth, &limit]).await?;
+        rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
+    }
+
+    /// Whether anybody of a server is joined to a room.
+    pub async fn is_server_in_room(&self, room_id: &RoomId, server: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM current_state_events WHERE room_id = $1 AND type = 'm.room.member' AND membership = 'join'
+             AND substring(state_key FROM '@[^:]*:(.*)$') = $2 LIMIT 1";
+        Ok(self.db.query_opt(sql, &[&room_id.as_str(), &server]).await?.is_some())
+    }
 }

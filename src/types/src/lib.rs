@@ -17,7 +17,7 @@ pub use event::{ClientFormat, InternalMetadata, Pdu};
 pub use requester::Requester;
 pub use room_version::EventFormat;
 pub use ruma::{
-    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId,
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
 };
 pub use stream_token::{MultiToken, RoomToken, StreamToken};
 

@@ -4,13 +4,22 @@
 //! the result to the owner, `backfilled` is what the owner does with history.
 
 mod accept;
+mod acl;
+mod answer;
 mod backfilled;
 mod check;
 mod hand;
+mod joins;
 mod outliers;
+mod place;
+mod receive;
+mod staging;
 
 pub use accept::RemoteRoom;
+pub use answer::{MissingQuestion, StateAnswer};
+pub use joins::{InviteQuestion, Taken};
 pub use rules::Incoming;
+pub(crate) use place::Judge;
 
 use crate::prepared::{Prepared, Source};
 use rules::AuthEvent;
