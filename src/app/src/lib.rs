@@ -1,12 +1,15 @@
 //! The assembled application: what handlers get.
 
 mod bus;
+mod edus;
 mod forward;
 mod hooks;
+mod inbound;
 mod system;
 mod tasks;
 
 pub use forward::FORWARD_PREFIX;
+pub use inbound::Inbound;
 
 use accounts::Accounts;
 use devices::Devices;
@@ -43,6 +46,8 @@ pub struct Inner {
     pub sync: Sync,
     /// Answers to requests with a transaction id.
     pub txns: Txns,
+    /// Transactions of other servers.
+    pub inbound: Inbound,
     /// The client routes, for requests other processes hand on.
     clients: OnceLock<Arc<Table<App>>>,
 }
@@ -66,7 +71,7 @@ impl App {
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());
         let store = cx.store.clone();
-        let app = Self(Arc::new(Inner { cx, store, fed, rooms, accounts, devices, sync, txns: Txns::default(), clients: OnceLock::new() }));
+        let app = Self(Arc::new(Inner { cx, store, fed, rooms, accounts, devices, sync, txns: Txns::default(), inbound: Inbound::default(), clients: OnceLock::new() }));
         app.join_bus();
         Ok(app)
     }

@@ -91,11 +91,7 @@ async fn search(app: App, _who: Requester, rq: Rq) -> Result<Reply> {
         (true, Some(_)) => return Err(Error::bad_request("Can't use include_all_networks with an explicit network")),
         (true, None) => Network::Any,
         (false, None) => Network::Main,
-        (false, Some(id)) => {
-            let (appservice, network) =
-                id.split_once('|').ok_or_else(|| Error::bad_request(format!("Invalid third party instance ID: {id:?}")))?;
-            Network::Of { appservice: appservice.to_owned(), network: network.to_owned() }
-        }
+        (false, Some(id)) => Network::named(&id)?,
     };
     let filter = body.filter.unwrap_or_default();
     let listing = Listing {

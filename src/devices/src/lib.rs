@@ -4,6 +4,7 @@ mod backup;
 mod cross_signing;
 mod dehydrated;
 mod devices;
+mod for_servers;
 mod key_changes;
 mod key_query;
 mod keys;

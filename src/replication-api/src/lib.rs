@@ -4,6 +4,7 @@
 
 mod account_data;
 mod devices;
+mod edus;
 mod endpoint;
 mod presence;
 mod profiles;
@@ -20,6 +21,7 @@ pub fn routes() -> Vec<Route<App>> {
     let nouns = [
         account_data::routes(),
         devices::routes(),
+        edus::routes(),
         presence::routes(),
         profiles::routes(),
         pushers::routes(),

@@ -3,6 +3,7 @@
 use super::lock;
 use super::machine::{self, Device, Devices, Syncing};
 use crate::Sync;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -149,6 +150,37 @@ impl Sync {
             view.new.push(state);
         };
         self.update_presence(decide, force_notify).await
+    }
+
+    /// Presence of another server's users (`m.presence`). Only in the writer.
+    pub async fn receive_presence(&self, origin: &str, content: &serde_json::Map<String, Value>) -> Result<()> {
+        if !self.cx.config.presence.track {
+            return Ok(());
+        }
+        let pushed = content.get("push").and_then(Value::as_array).ok_or_else(|| Error::bad_json("m.presence: push must be a list"))?;
+        let now = self.cx.now_ms();
+        let mut new = Vec::new();
+        for push in pushed {
+            let (Some(user_id), Some(state)) = (push["user_id"].as_str(), push["presence"].as_str()) else { continue };
+            if user_id.split_once(':').is_none_or(|(_, server)| server != origin) || super::check_state(state, true).is_err() {
+                continue;
+            }
+            self.know(user_id).await?;
+            let ago = push["last_active_ago"].as_i64().map(|ago| now - ago.max(0));
+            new.push((user_id, state, ago, push["status_msg"].as_str(), push["currently_active"].as_bool()));
+        }
+        let decide = |view: &mut BooksView<'_>| {
+            for (user_id, state, last_active, status_msg, active) in new {
+                let mut row = view.books.of(user_id);
+                row.state = state.to_owned();
+                row.last_active_ts = last_active.unwrap_or(row.last_active_ts);
+                row.last_federation_update_ts = now;
+                row.status_msg = status_msg.map(str::to_owned);
+                row.currently_active = active.unwrap_or(state == "online");
+                view.new.push(row);
+            }
+        };
+        self.update_presence(decide, false).await
     }
 
     /// A device did something. Only in the writer.
