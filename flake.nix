@@ -103,6 +103,7 @@
           workers = pkgs.testers.runNixOSTest (import ./tests/nixos/workers.nix self);
           cluster = pkgs.testers.runNixOSTest (import ./tests/nixos/cluster.nix self);
           backup = pkgs.testers.runNixOSTest (import ./tests/nixos/backup.nix self);
+          migration = pkgs.testers.runNixOSTest (import ./tests/nixos/from-synapse.nix self);
         }
       );
 

@@ -1,7 +1,7 @@
 # A cluster of several processes behind nginx, asked from another machine: services below it go away and come
 # back, the number of processes changes by a switch, and nothing that was acknowledged is lost.
 self:
-{ lib, ... }:
+{ ... }:
 
 let
   processes = "main client1 events1 events2 federation1 streams1 sync1 sync2";

@@ -58,8 +58,11 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
 }
 
 async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Output) -> Result<()> {
-    if let Some(path) = &config.server.pid_file {
-        std::fs::write(path, std::process::id().to_string())?;
+    // Synapse writes it as a daemon only: where it runs under systemd the path is often one that nobody can write to.
+    if let Some(path) = &config.server.pid_file
+        && let Err(e) = std::fs::write(path, std::process::id().to_string())
+    {
+        slog::warn!(log, "no pid file"; "path" => %path.display(), "error" => %e);
     }
     let cx = tokio::select! {
         opened = Cx::open(config, instance, log.clone()) => opened?,
