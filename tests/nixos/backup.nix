@@ -14,6 +14,7 @@ self:
       enableRegistration = true;
       backup.enable = true;
       backup.keep = 2;
+      metrics.scrape = true;
     };
   });
 
@@ -35,6 +36,9 @@ self:
       start_all()
       up(old)
       up(new)
+      with subtest("Prometheus finds each process, through nginx"):
+          t.assertEqual(metrics(old), sorted(PROCESSES))
+
       alice, bob = Client(old), Client(old)
       alice.register("alice")
       bob.register("bob")

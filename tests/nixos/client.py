@@ -4,6 +4,16 @@ import shlex
 from urllib.parse import quote
 
 
+def metrics(machine):
+    """Names of the processes that Prometheus would find on this machine; each has answered with its metrics."""
+    names = []
+    for target in json.loads(machine.succeed("cat /etc/plexus/prometheus.json")):
+        url = f"http://{target['targets'][0]}{target['labels']['__metrics_path__']}"
+        machine.succeed(f"curl -sf --max-time 10 {url} | grep ^synapse_ > /dev/null")
+        names.append(target["labels"]["instance"])
+    return sorted(names)
+
+
 class Client:
     def __init__(self, machine, base="http://localhost:8008"):
         self.machine, self.base, self.token, self.txn = machine, base, "", 0

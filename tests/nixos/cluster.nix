@@ -22,6 +22,7 @@ let
           per_second = 1000;
           burst_count = 1000;
         };
+        metrics.scrape = true;
         nginx = {
           address = "0.0.0.0";
           openFirewall = true;
@@ -114,6 +115,9 @@ in
               direct = Client(host, f"http://{sync}:{SYNC}")
               direct.token = bob.token
               t.assertEqual(heard(direct, since)[0], sent)
+
+      with subtest("Prometheus on one host finds the processes of all"):
+          t.assertEqual(metrics(two), sorted(name for names in PROCESSES.values() for name in names))
 
       with subtest("the firewall lets the hosts through, and others to nginx only"):
           for port in [5432, 6379, 8018, 8019, SYNC, SYNC + 1]:

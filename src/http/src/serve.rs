@@ -11,8 +11,8 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -230,13 +230,46 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener> {
     Ok(socket.listen(1024)?)
 }
 
-/// Binds a unix socket with permissions `mode`, replacing what a former process left.
-pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
+/// Binds a unix socket with permissions `mode`, replacing what a former process left. The file goes with the second.
+pub fn bind_unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     if path.exists() {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
+    let inode = std::fs::metadata(path)?.ino();
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
 }
 
+/// The file of a socket that this process has bound. It is removed in the end, since Synapse, started in our place,
+/// takes one that is there for a server that runs.
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another process may have bound the path already.
+        if std::fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::bind_unix;
+
+    #[tokio::test]
+    async fn the_file_of_a_socket_goes_with_its_process_unless_it_is_anothers_by_then() {
+        let path = std::env::temp_dir().join(format!("plexus-serve-{}.sock", std::process::id()));
+        let first = bind_unix(&path, 0o600).expect("bound");
+        let second = bind_unix(&path, 0o600).expect("bound again");
+        drop(first);
+        assert!(path.exists(), "the second's file");
+        drop(second);
+        assert!(!path.exists());
+    }
+}

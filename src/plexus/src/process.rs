@@ -174,9 +174,13 @@ async fn listen(
     };
     match &listener.bind {
         Bind::Unix { path, mode } => {
-            let socket = bind_unix(path, *mode)
+            let (socket, file) = bind_unix(path, *mode)
                 .map_err(|e| Error::internal(format!("listeners: cannot bind {}: {e}", path.display())))?;
-            serving.spawn(make(None).unix(socket, stopping.clone()));
+            let served = make(None).unix(socket, stopping.clone());
+            serving.spawn(async move {
+                served.await;
+                drop(file);
+            });
         }
         Bind::Tcp { port, addresses, tls } => {
             let acceptor = if *tls { Some(crate::tls::acceptor(&app.cx.config.tls)?) } else { None };
