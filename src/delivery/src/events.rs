@@ -82,7 +82,12 @@ impl Sender {
         }
         let store = &self.cx.store;
         let rooms: BTreeSet<String> = events.iter().map(|e| e.room_id.clone()).collect();
-        let servers = store.servers_by_room(&rooms.into_iter().collect::<Vec<_>>()).await?;
+        let mut servers = store.servers_by_room(&rooms.iter().cloned().collect::<Vec<_>>()).await?;
+        let left: Vec<&str> = rooms.iter().filter(|r| !servers.contains_key(*r)).map(String::as_str).collect();
+        if let (false, Some(first), Some(last)) = (left.is_empty(), events.first(), events.last()) {
+            // The leave of our last member still has to be told.
+            servers.extend(store.servers_when_left(&left, first.stream_ordering, last.stream_ordering).await?);
+        }
         let found: Vec<(OutboundEvent, BTreeSet<String>)> = events
             .into_iter()
             .filter_map(|event| {

@@ -18,6 +18,8 @@ pub fn routes() -> Vec<Route<App>> {
         v1("GET", "FederationQueryServlet", "/_matrix/federation/v1/query/{query_type}").server(query),
         v1("GET", "PublicRoomList", public).server(public_rooms),
         v1("POST", "PublicRoomList", public).server(search_rooms),
+        v1("GET", "FederationRoomHierarchyServlet", "/_matrix/federation/v1/hierarchy/{room_id}").server(hierarchy),
+        v1("GET", "RoomComplexityServlet", "/_matrix/federation/unstable/rooms/{room_id}/complexity").server(complexity),
         v1("GET", "FederationVersionServlet", "/_matrix/federation/v1/version").open(version),
         v1("GET", "FederationUserDevicesQueryServlet", "/_matrix/federation/v1/user/devices/{user_id}").server(devices),
         v1("POST", "FederationClientKeysQueryServlet", "/_matrix/federation/v1/user/keys/query").server(keys),
@@ -116,8 +118,26 @@ async fn search_rooms(app: App, _: OwnedServerName, rq: Rq) -> Result<Json<Publi
     Ok(Json(app.rooms.public_rooms(&listing).await?))
 }
 
-async fn version(app: App, _: Rq) -> Result<Value> {
-    let _ = app;
+async fn hierarchy(app: App, origin: OwnedServerName, rq: Rq) -> Result<Value> {
+    let suggested_only = rq.bool_param("suggested_only")?.unwrap_or(false);
+    app.rooms.hierarchy_for_server(&origin, &rq.room_id()?, suggested_only).await
+}
+
+/// State events by which a room's complexity counts as 1.
+const SIMPLE: f64 = 500.0;
+
+async fn complexity(app: App, _: OwnedServerName, rq: Rq) -> Result<Value> {
+    let room_id = rq.room_id()?;
+    let rules = app.rooms.state_event(&room_id, "m.room.join_rules", "").await?;
+    let public = rules.is_some_and(|e| e.content_str("join_rule").as_deref() == Some("public"));
+    if !public && !app.rooms.is_world_readable(&room_id).await? {
+        return Err(Error::client(404, "M_INVALID_PARAM", "Room not found"));
+    }
+    let events = app.store.current_state(&room_id).await?.len();
+    Ok(json!({"v1": (events as f64 / SIMPLE * 100.0).round() / 100.0}))
+}
+
+async fn version(_: App, _: Rq) -> Result<Value> {
     Ok(json!({"server": {"name": "Plexus", "version": env!("CARGO_PKG_VERSION")}}))
 }
 

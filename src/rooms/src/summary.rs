@@ -4,7 +4,7 @@ use crate::access::{CurrentEvents, by_key};
 use crate::restricted;
 use crate::visibility::history_visibility;
 use crate::Rooms;
-use ruma::{RoomId, UserId};
+use ruma::{RoomId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
@@ -298,6 +298,53 @@ impl Rooms {
             answer["next_batch"] = id.into();
         }
         Ok(answer)
+    }
+
+    /// A room and the rooms directly below it, as far as a server may see them. 404 if it may not see the room.
+    pub async fn hierarchy_for_server(&self, origin: &ServerName, room_id: &RoomId, suggested_only: bool) -> Result<Value> {
+        let root = room_id.as_str();
+        let mut known = self.describe(&[root], None).await?;
+        let hidden = || Error::not_found(format!("Unknown room: {room_id}"));
+        let room = known.remove(root).filter(|r| r.host_in_room).ok_or_else(hidden)?;
+        if !self.may_be_shown_to_server(room_id, &room, origin).await? {
+            return Err(hidden());
+        }
+        let children = if room.is_space() { room.children(suggested_only) } else { Vec::new() };
+        let ids: Vec<&str> = children.iter().filter_map(|c| c.state_key.as_deref()).collect();
+        let below = self.describe(&ids, None).await?;
+        let (mut shown, mut inaccessible) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Some(child) = below.get(id).filter(|r| r.host_in_room) else { continue };
+            let Ok(child_id) = <&RoomId>::try_from(id) else { continue };
+            match self.may_be_shown_to_server(child_id, child, origin).await? {
+                true => shown.push(Value::Object(child.summary(id))),
+                false => inaccessible.push(id),
+            }
+        }
+        let state: Vec<Value> = children.iter().map(|c| stripped_child(c)).collect::<Result<_>>()?;
+        let mut entry = room.summary(root);
+        entry.insert("children_state".into(), state.into());
+        Ok(json!({"room": entry, "children": shown, "inaccessible_children": inaccessible}))
+    }
+
+    /// Whether a room may be shown to a server: it is open, or somebody of that server is in it or could join.
+    async fn may_be_shown_to_server(&self, room_id: &RoomId, room: &Described, origin: &ServerName) -> Result<bool> {
+        if self.check_server_allowed(room_id, origin).await.is_err() {
+            return Ok(false);
+        }
+        let store = &self.cx.store;
+        if self.may_be_shown(room, None).await? || store.is_server_in_room(room_id, origin.as_str()).await? {
+            return Ok(true);
+        }
+        let Some(rules) = room.event("m.room.join_rules").filter(|e| restricted::is_restricted(e)) else { return Ok(false) };
+        for allowed in restricted::allowed_rooms(rules).0 {
+            if let Ok(allowed) = <&RoomId>::try_from(allowed.as_str())
+                && store.is_server_in_room(allowed, origin.as_str()).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Describes a room and, in the same statements, those that are next in the queue.

@@ -53,7 +53,8 @@ impl Rooms {
     /// The state before an event, for a server in the room.
     pub async fn state_for_server(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateAnswer> {
         let unknown = || Error::not_found(format!("Could not find event {event_id}"));
-        let event = self.cx.store.event(event_id).await?.filter(|e| e.room_id == room_id && !e.outlier).ok_or_else(unknown)?;
+        let of_room = |e: &Arc<Pdu>| e.room_id == room_id && !e.outlier && e.rejected.is_none();
+        let event = self.cx.store.event(event_id).await?.filter(of_room).ok_or_else(unknown)?;
         let state = self.state_before(&event).await?.ok_or_else(unknown)?;
         self.state_answer(&state).await
     }

@@ -63,12 +63,15 @@ impl Rooms {
     /// Takes an event into a room this server is in, with what lies before it.
     async fn take_live(&self, origin: &ServerName, event: Incoming) -> Result<()> {
         let room_id = event.pdu.room_id.clone();
-        let missing = self.missing_of(&event.pdu).await?;
-        if !missing.prev.is_empty() {
+        if !self.missing_of(&event.pdu).await?.prev.is_empty() {
             self.fill_gap(origin, &event.pdu).await?;
+            if !self.missing_of(&event.pdu).await?.prev.is_empty() {
+                let text = "Your server isn't divulging details about prev_events referenced in this event.";
+                return Err(Error::forbidden(text));
+            }
         }
-        let state = self.fetch_surroundings(origin, &event.pdu).await?;
-        let placed = self.place_event(event, state, Judge::Live).await?;
+        self.fetch_surroundings(origin, &event.pdu).await?;
+        let placed = self.place_event(event, None, Judge::Live).await?;
         self.hand_remote(&room_id, vec![placed.prepared], false).await?;
         Ok(())
     }
