@@ -1,6 +1,8 @@
-//! What goes on by itself in the process that runs the background tasks: statistics, throwing away what is old.
+//! What goes on by itself in the processes that run background tasks: statistics, the user directory, throwing away
+//! what is old or was to be kept for a time only.
 
 mod cleanup;
+mod expiry;
 mod follow;
 
 use follow::Follower;
@@ -11,6 +13,9 @@ pub fn start(cx: &Cx) {
     if cx.duties.background_tasks {
         tokio::spawn(follow::run(cx.clone(), Follower::Statistics));
         tokio::spawn(cleanup::run(cx.clone()));
+    }
+    if cx.duties.is_main && cx.config.server.enable_ephemeral_messages {
+        tokio::spawn(expiry::run(cx.clone()));
     }
     if cx.duties.user_directory {
         tokio::spawn(follow::run(cx.clone(), Follower::UserDirectory));

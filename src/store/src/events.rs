@@ -4,6 +4,7 @@ use crate::{Params, Store};
 use ruma::canonical_json::redact_content_in_place;
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, RoomVersionId};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use types::{InternalMetadata, Pdu, Result, json::raw, room_version};
@@ -141,6 +142,23 @@ pub fn redact(event: &mut Pdu, because: Arc<Pdu>) -> Result<()> {
     prune(event)?;
     event.redacted_because = Some(because);
     Ok(())
+}
+
+/// Stored JSON of an event with what a redaction leaves of it.
+pub(crate) fn pruned_json(json: &str, version: &RoomVersionId) -> Result<String> {
+    let rules = room_version::rules(version).unwrap_or(ruma::room_version_rules::RoomVersionRules::V1);
+    let mut event: Map<String, Value> = serde_json::from_str(json)?;
+    let mut unsigned = event.remove("unsigned").unwrap_or_default();
+    let object: CanonicalJsonObject = serde_json::from_value(event.into())?;
+    let mut event: Map<String, Value> = match serde_json::to_value(ruma::canonical_json::redact(object, &rules.redaction, None)?)? {
+        Value::Object(event) => event,
+        _ => return Err(types::Error::internal("a pruned event must be an object")),
+    };
+    if let Some(unsigned) = unsigned.as_object_mut() {
+        unsigned.retain(|k, _| k == "age_ts" || k == "replaces_state");
+        event.insert("unsigned".into(), std::mem::take(unsigned).into());
+    }
+    Ok(Value::Object(event).to_string())
 }
 
 fn prune(event: &mut Pdu) -> Result<()> {

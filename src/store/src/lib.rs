@@ -16,6 +16,7 @@ pub mod devices;
 pub mod directory;
 pub mod e2e_keys;
 pub mod events;
+mod expiry;
 pub mod extremities;
 pub mod forget;
 mod ignored;

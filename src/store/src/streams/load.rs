@@ -11,6 +11,11 @@ use types::{Error, Result};
 impl Streams {
     /// Reads where every stream is. `writers`: configured writers of each stream.
     pub async fn load(db: Db, instance: &str, writers: impl Fn(Stream) -> Vec<String>) -> Result<Arc<Self>> {
+        drop_former_writers(&db, &writers).await?;
+        for (sequence, table, id) in OTHER_SEQUENCES {
+            let max = db.query_opt(&format!("SELECT COALESCE(MAX({id}), 1) FROM {table}"), &[]).await?;
+            settle_sequence(&db, sequence, max.map_or(1, |r| r.get(0))).await?;
+        }
         let saved = saved_positions(&db).await?;
         let mut states = Vec::with_capacity(Stream::ALL.len());
         for stream in Stream::ALL {
@@ -22,6 +27,21 @@ impl Streams {
         let (bus, _) = broadcast::channel(super::BUS_CAPACITY);
         Ok(Arc::new(Self { db, instance: instance.into(), states, bus, forgets: OnceLock::new(), instance_ids }))
     }
+}
+
+/// Sequences that are no stream's, with the table and column that hold their numbers.
+const OTHER_SEQUENCES: [(&str, &str, &str); 2] =
+    [("state_group_id_seq", "state_groups", "id"), ("event_auth_chain_id", "event_auth_chains", "chain_id")];
+
+/// Deletes the positions of processes that no longer write a stream: one that comes back must not start at a
+/// position of old.
+async fn drop_former_writers(db: &Db, writers: impl Fn(Stream) -> Vec<String>) -> Result<()> {
+    let named = Stream::ALL.into_iter().filter_map(|s| Some((s.definition().positions?, writers(s))));
+    for (name, writers) in named.filter(|(_, writers)| !writers.is_empty()) {
+        let sql = "DELETE FROM stream_positions WHERE stream_name = $1 AND instance_name <> ALL($2)";
+        db.execute(sql, &[&name, &writers]).await?;
+    }
+    Ok(())
 }
 
 type Saved = HashMap<String, HashMap<String, i64>>;
@@ -47,7 +67,7 @@ async fn load_position(
         let others = writers.iter().filter(|w| *w != me).map(|w| (w.clone(), 0)).collect();
         return Ok(Position::new(me, writes, 0, others));
     };
-    let last = settle_sequence(db, d, sequence).await?;
+    let last = settle_sequence(db, sequence, max_id(db, d).await?).await?;
     let mut others = HashMap::new();
     let Some(name) = d.positions else {
         return Ok(Position::new(me, writes, last, others));
@@ -84,12 +104,11 @@ async fn max_id(db: &Db, d: &Definition) -> Result<i64> {
     Ok(max)
 }
 
-/// Moves a sequence that lags behind its tables; returns its last value.
-async fn settle_sequence(db: &Db, d: &Definition, sequence: &str) -> Result<i64> {
+/// Moves a sequence that lags behind its tables, whose highest id is `max`; returns its last value.
+async fn settle_sequence(db: &Db, sequence: &str, max: i64) -> Result<i64> {
     let sql = format!("SELECT last_value FROM {sequence}");
     let last: i64 =
         db.query_opt(&sql, &[]).await?.ok_or_else(|| Error::internal(format!("no sequence {sequence}")))?.get(0);
-    let max = max_id(db, d).await?;
     if max > last {
         db.query(&format!("SELECT setval('{sequence}', $1)"), &[&max]).await?;
         return Ok(max);
