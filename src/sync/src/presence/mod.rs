@@ -47,6 +47,8 @@ const FEW: usize = 4;
 const END_DELAY_MS: i64 = 10_000;
 /// The same state is not told again within this time, ms.
 const TELL_AGAIN_MS: i64 = 25_000;
+/// A sync waits this long for the writer to take its state.
+const TELL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Keeps a device present while it lives.
 pub struct Syncing {
@@ -205,12 +207,13 @@ impl Sync {
             self.remote_sync_started(&key);
         }
         let (sync, p, k) = (self.clone(), presence.to_owned(), key.clone());
-        // The answer need not wait for this.
-        tokio::spawn(async move {
+        let told = tokio::spawn(async move {
             if let Err(e) = sync.set_presence(&k.0, k.1.as_deref(), &p, None, true).await {
                 slog::warn!(sync.cx.log, "presence not updated"; "user" => k.0, "error" => %e);
             }
         });
+        // Who syncs next is to see it, but a writer that is away must not hold up syncs.
+        let _ = tokio::time::timeout(TELL_PATIENCE, told).await;
         Some(Syncing { sync: self.clone(), key })
     }
 
@@ -254,6 +257,8 @@ impl Sync {
                 }
                 !over
             });
+            // Once the writer has timed the device out, its state is news again.
+            lock(&self.live.presence_remote.told).retain(|key, _| !ended.contains(key));
             ended.iter().for_each(|key| self.tell_user_sync(key, false));
         }
     }
