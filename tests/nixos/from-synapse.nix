@@ -31,19 +31,39 @@ in
       worker_replication_secret: only-for-this-test
     '';
 
+    services.redis.servers.matrix-synapse = {
+      enable = true;
+      user = "matrix-synapse";
+    };
+
     services.matrix-synapse = {
       enable = true;
-      configureRedisLocally = true;
       extraConfigFiles = [ "/etc/synapse-secrets.yaml" ];
       settings = {
         server_name = "example.org";
+        report_stats = false;
+        signing_key_path = "/var/lib/matrix-synapse/homeserver.signing.key";
+        media_store_path = "/var/lib/matrix-synapse/media_store";
+        database = {
+          name = "psycopg2";
+          args.user = "matrix-synapse";
+          args.database = "matrix-synapse";
+        };
         enable_registration = true;
         enable_registration_without_verification = true;
+        redis = {
+          enabled = true;
+          path = "/run/redis-matrix-synapse/redis.sock";
+        };
+        instance_map.main.path = "/run/matrix-synapse/main_replication.sock";
         instance_map.writer.path = "/run/matrix-synapse/writer.sock";
         stream_writers.events = "writer";
         trusted_key_servers = [ ];
       };
-      workers.writer.worker_listeners = [ (listener "/run/matrix-synapse/writer.sock") ];
+      workers.writer = {
+        worker_app = "synapse.app.generic_worker";
+        worker_listeners = [ (listener "/run/matrix-synapse/writer.sock") ];
+      };
     };
 
     specialisation.plexus.configuration.services.plexus.fromSynapse.enable = true;
