@@ -15,6 +15,8 @@ use types::{InternalMetadata, Result};
 const BATCH: i64 = 100;
 /// The position is written this often where there was nothing to send.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
+/// Events are gathered for this long before they are looked at together.
+const GATHER: Duration = Duration::from_millis(10);
 /// After an error nothing is tried for this long.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,7 @@ impl Sender {
                     Err(RecvError::Closed) => return,
                 }
             }
+            tokio::time::sleep(GATHER).await;
         }
     }
 

@@ -66,6 +66,9 @@ impl Sender {
                     self.tell_room(room_id, &format!("receipt {room_id} {user_id} {thread}"), &edu).await?;
                 }
                 Row::Presence(row) if self.is_local(&row.user_id) => self.presence(row).await?,
+                Row::Event(e) if e.membership.as_deref() == Some("join") && !e.outlier && !e.rejected => {
+                    self.joined(&e.room_id, e.state_key.as_deref().unwrap_or_default()).await?;
+                }
                 Row::ToDevice { entity } if !entity.starts_with('@') && self.is_mine(entity) => {
                     self.wake(entity, |queue| queue.to_device = true);
                 }
@@ -111,6 +114,33 @@ impl Sender {
         let servers: HashSet<String> = self.cx.store.servers_by_room(&rooms).await?.into_values().flatten().collect();
         let edu = edus::presence(row, self.cx.now_ms());
         self.tell(servers.into_iter(), &format!("presence {}", row.user_id), &edu).await
+    }
+
+    /// Who meets somebody new is told of their presence: other servers of our user's who joined, the server of another
+    /// user who joined of all of ours in the room.
+    async fn joined(&self, room_id: &str, user_id: &str) -> Result<()> {
+        let store = &self.cx.store;
+        let Some((_, server)) = user_id.split_once(':').filter(|_| self.cx.config.presence.track) else { return Ok(()) };
+        let is_local = self.is_local(user_id);
+        if !is_local && !self.is_mine(server) {
+            return Ok(());
+        }
+        let (users, servers) = if is_local {
+            let servers = store.servers_by_room(&[room_id.to_owned()]).await?.into_values().flatten();
+            (vec![user_id.to_owned()], servers.collect())
+        } else {
+            let users = store.local_users_in(room_id).await?;
+            (users.into_iter().map(String::from).collect(), vec![server.to_owned()])
+        };
+        if servers.iter().all(|s| !self.is_mine(s)) {
+            return Ok(());
+        }
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        for row in store.presence_of(&users).await?.iter().filter(|row| row.state != "offline") {
+            let edu = edus::presence(row, self.cx.now_ms());
+            self.tell(servers.iter().cloned(), &format!("presence {}", row.user_id), &edu).await?;
+        }
+        Ok(())
     }
 
     /// Ephemeral data a main process of Synapse hands to senders (`["k", {key, edu}]`, `["e", edu]`); presence comes

@@ -2,7 +2,7 @@
 
 use config::Config;
 use httpcrate::{HeaderMap, Method, Uri, header};
-use outgoing::{Call, Outgoing};
+use outgoing::{Call, Outgoing, Trust};
 use quick_cache::sync::Cache;
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,10 @@ pub(crate) struct WellKnown {
 impl WellKnown {
     pub fn new(config: &Config) -> Self {
         let ranges = &config.server.ip_ranges;
-        let client = |verify| Outgoing::with(ranges.federation_deny.clone(), ranges.federation_allow.clone(), verify);
+        let client = |trust| Outgoing::with(ranges.federation_deny.clone(), ranges.federation_allow.clone(), trust);
         Self {
-            verifying: client(true),
-            unverified: client(false),
+            verifying: client(config.tls.custom_ca.clone().map_or(Trust::System, Trust::Files)),
+            unverified: client(Trust::Anyone),
             config: config.clone(),
             known: Cache::new(REMEMBERED),
         }

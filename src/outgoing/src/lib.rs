@@ -15,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use types::{Error, Result};
@@ -31,9 +32,20 @@ const MAX_ANSWER: usize = 10 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Outgoing(Arc<Inner>);
 
+/// Whose certificates are believed.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those signed by the system's authorities.
+    System,
+    /// Those signed by the authorities in these PEM files.
+    Files(Vec<PathBuf>),
+    /// Any.
+    Anyone,
+}
+
 struct Inner {
     ranges: Ranges,
-    verify: bool,
+    trust: Trust,
     /// Made at the first request: reading the system's certificates takes time and memory.
     client: OnceLock<Client<HttpsConnector<HttpConnector<AllowedAddresses>>, Full<Bytes>>>,
 }
@@ -100,13 +112,13 @@ impl Outgoing {
     /// `use_insecure_ssl_client_just_for_testing_do_not_use`.
     pub fn new(config: &Config) -> Self {
         let ranges = &config.server.ip_ranges;
-        Self::with(ranges.deny.clone(), ranges.allow.clone(), !config.tls.insecure)
+        let trust = if config.tls.insecure { Trust::Anyone } else { Trust::System };
+        Self::with(ranges.deny.clone(), ranges.allow.clone(), trust)
     }
 
-    /// A client of its own rules: addresses not to connect to with exceptions, and whether to verify certificates
-    /// against the system's.
-    pub fn with(deny: IpRanges, allow: IpRanges, verify: bool) -> Self {
-        Self(Arc::new(Inner { ranges: Ranges::new(deny, allow), verify, client: OnceLock::new() }))
+    /// A client of its own rules: addresses not to connect to with exceptions, and which certificates to believe.
+    pub fn with(deny: IpRanges, allow: IpRanges, trust: Trust) -> Self {
+        Self(Arc::new(Inner { ranges: Ranges::new(deny, allow), trust, client: OnceLock::new() }))
     }
 
     /// GET.
@@ -153,9 +165,10 @@ impl Outgoing {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect::TIMEOUT));
-        let tls = match self.0.verify {
-            true => tls::verifying(tls::Roots::System, tls::MinimumVersion::V12)?,
-            false => tls::unverified(tls::MinimumVersion::V12)?,
+        let tls = match &self.0.trust {
+            Trust::System => tls::verifying(tls::Roots::System, tls::MinimumVersion::V12)?,
+            Trust::Files(files) => tls::verifying(tls::Roots::Files(files), tls::MinimumVersion::V12)?,
+            Trust::Anyone => tls::unverified(tls::MinimumVersion::V12)?,
         };
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
