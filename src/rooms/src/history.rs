@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::sync::Arc;
-use store::pages::{Dir, PageQuery, Place};
+use store::pages::{Dir, Page, PageQuery, Place};
 use types::filter::EventFilter;
 use types::{Error, Pdu, Requester, Result, RoomToken, StreamToken};
 
@@ -62,7 +62,10 @@ impl Rooms {
         let to = paging.to.as_ref().map(|t| &t.room);
         let query =
             PageQuery { room_id: room_id.as_str(), dir: paging.dir, from: &from.room, to, limit: paging.limit, filter };
-        let page = self.cx.store.page(&query).await?;
+        let mut page = self.cx.store.page(&query).await?;
+        if paging.dir == Dir::Backwards && self.fetch_before(room_id, &from.room, &page, paging.limit).await? {
+            page = self.cx.store.page(&query).await?;
+        }
         let start = from.to_string();
         let next = with_room(&from, page.next).to_string();
         let mut answer = Messages { chunk: Vec::new(), start, end: Some(next), state: None };
@@ -86,6 +89,17 @@ impl Rooms {
         }
         answer.chunk = self.render(&shown, &bundles, how).await?;
         Ok(answer)
+    }
+
+    /// Fetches history a page comes near to, if not all of it is known here. True if there is more now.
+    async fn fetch_before(&self, room_id: &RoomId, from: &RoomToken, page: &Page, limit: usize) -> Result<bool> {
+        let first = page.events.first().map_or(0, |place| place.depth);
+        let depth = match from {
+            RoomToken::Topological { depth, .. } => *depth,
+            RoomToken::Live(_) => first,
+        };
+        let lowest = page.events.last().filter(|_| page.events.len() >= limit).map(|place| place.depth);
+        self.fetch_history(room_id, depth, limit, lowest).await
     }
 
     /// Where a page begins: given, or the room's end or beginning; for those who left, not after they left.

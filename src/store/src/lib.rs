@@ -19,6 +19,7 @@ pub mod events;
 mod expiry;
 pub mod extremities;
 pub mod forget;
+pub mod history_gaps;
 mod ignored;
 pub mod inbound;
 pub mod key_backup;

@@ -1,6 +1,7 @@
 //! What our users do in rooms that other servers are in and this one is not, and what it takes of other
 //! servers' word: joining, knocking, declining invites, inviting their users (spec: Server-Server API).
 
+mod backfill;
 mod change;
 mod elsewhere;
 mod invite;

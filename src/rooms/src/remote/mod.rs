@@ -11,7 +11,7 @@ mod check;
 mod hand;
 mod joins;
 mod outliers;
-mod place;
+pub(crate) mod place;
 mod receive;
 mod staging;
 
