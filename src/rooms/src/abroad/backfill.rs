@@ -1,7 +1,7 @@
 //! History of a room from before this server knew it, fetched when somebody reads that far back.
 
 use super::{path, unanswered, with_param};
-use crate::Rooms;
+use crate::{Rooms, StateMap};
 use crate::remote::{Incoming, Judge};
 use ruma::{OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
@@ -72,7 +72,11 @@ impl Rooms {
         events.retain(|e| e.pdu.room_id == room_id && known.get(&e.pdu.event_id).is_none_or(|k| k.outlier && !k.rejected));
         events.sort_by_key(|e| e.pdu.depth);
         for event in events {
-            let state = self.fetch_surroundings(server, &event.pdu).await?;
+            // Nothing was before the create event.
+            let state = match event.pdu.prev_events.is_empty() {
+                true => Some(StateMap::new()),
+                false => self.fetch_surroundings(server, &event.pdu).await?,
+            };
             let placed = self.place_event(event, state, Judge::History).await?;
             self.hand_remote(room_id, vec![placed.prepared], true).await?;
         }
