@@ -97,7 +97,8 @@ fn server_acl(content: &Map<String, Value>, server_name: &str) -> Result<()> {
     if acl_allows(content, server_name) { Ok(()) } else { Err(bad("Can't create an ACL event that denies the local server")) }
 }
 
-/// Whether an `m.room.server_acl` lets a server in (spec: "m.room.server_acl").
+/// Whether an `m.room.server_acl` lets a server in (spec: "m.room.server_acl"). The lists are compared with the name
+/// as given: without its port for servers that want something, with it, as in Synapse, for a server that writes one.
 pub fn acl_allows(content: &Map<String, Value>, server_name: &str) -> bool {
     let host = host_of(server_name);
     let ip_allowed = content.get("allow_ip_literals").and_then(Value::as_bool).unwrap_or(true);
@@ -106,7 +107,7 @@ pub fn acl_allows(content: &Map<String, Value>, server_name: &str) -> bool {
     }
     let listed = |key: &str| {
         let patterns = content.get(key).and_then(Value::as_array).into_iter().flatten();
-        patterns.filter_map(Value::as_str).any(|p| glob(p, host))
+        patterns.filter_map(Value::as_str).any(|p| glob(p, server_name))
     };
     !listed("deny") && listed("allow")
 }
@@ -200,6 +201,7 @@ mod tests {
         assert!(acl_allows(&acl(json!({"allow": ["*"]})), "a.b:8448"));
         assert!(!acl_allows(&acl(json!({"allow": ["*"], "deny": ["*.B"]})), "a.b"));
         assert!(!acl_allows(&acl(json!({})), "a.b"));
+        assert!(acl_allows(&acl(json!({"allow": ["*"], "deny": ["1.2.3.4"]})), "1.2.3.4:8448"));
         assert!(!acl_allows(&acl(json!({"allow": ["*"], "allow_ip_literals": false})), "[::1]:80"));
     }
 }

@@ -41,15 +41,6 @@ impl Rooms {
         Err(Error::forbidden("Host not in room."))
     }
 
-    /// 403 if the room's `m.room.server_acl` shuts the server out.
-    pub async fn check_server_allowed(&self, room_id: &RoomId, server: &ServerName) -> Result<()> {
-        let acl = self.state_event(room_id, "m.room.server_acl", "").await?;
-        if acl.is_some_and(|acl| !super::acl::allows(&acl, server)) {
-            return Err(Error::forbidden("Server is banned from room"));
-        }
-        Ok(())
-    }
-
     /// The state before an event, for a server in the room.
     pub async fn state_for_server(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateAnswer> {
         let unknown = || Error::not_found(format!("Could not find event {event_id}"));

@@ -156,6 +156,7 @@ impl Rooms {
             let text = "This homeserver does not support the room's version";
             Error::client(400, "M_INCOMPATIBLE_ROOM_VERSION", text).with("room_version", q.version.as_str())
         })?;
+        self.check_server_allowed(room_id, origin).await?;
         let mut event = self.verified(origin, &q.version, q.event).await?;
         let pdu = &event.pdu;
         if pdu.room_id != room_id || pdu.membership().as_deref() != Some("invite") {
@@ -166,15 +167,14 @@ impl Rooms {
         }
         let own = &self.cx.config.server.name;
         let target = pdu.state_key.as_deref().and_then(|k| <&UserId>::try_from(k).ok());
-        let target = target.filter(|u| u.server_name() == own).ok_or_else(|| Error::bad_request("The invite event must be for this server"))?;
+        if target.is_none_or(|u| u.server_name() != own) {
+            return Err(Error::bad_request("The invite event must be for this server"));
+        }
         if self.cx.store.is_blocked(room_id.as_str()).await? {
             return Err(Error::forbidden("This room has been blocked on this server"));
         }
         if self.cx.config.rooms.block_non_admin_invites {
             return Err(Error::forbidden("This server does not accept room invites"));
-        }
-        if self.cx.store.user(target.as_str()).await?.is_none() {
-            return Err(Error::not_found("The invited user does not exist"));
         }
         self.sign_incoming(&mut event)?;
         let answer = super::answer::wire_event(&event.pdu, &event.json, false, self.cx.now_ms())?;

@@ -64,6 +64,10 @@ impl Rooms {
     /// The state before an event all of whose predecessors are stored, and its group if there is one.
     async fn state_where_it_meets(&self, pdu: &Pdu) -> Result<(Option<i64>, StateMap)> {
         let store = &self.cx.store;
+        if pdu.prev_events.is_empty() {
+            // The create event.
+            return Ok((None, StateMap::new()));
+        }
         let found = store.groups_of_events(&pdu.prev_events).await?;
         let mut groups: Vec<i64> = pdu.prev_events.iter().filter_map(|id| found.get(id)).copied().collect();
         groups.sort_unstable();
