@@ -2,6 +2,7 @@
 
 use config::{RateLimit, RateLimits};
 use dashmap::DashMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use types::{Error, Result};
 
@@ -25,7 +26,7 @@ impl Bucket {
 
 /// Counts actions by key (a user, an address …) in memory of this process.
 pub struct RateLimiter {
-    limit: RateLimit,
+    limit: RwLock<RateLimit>,
     buckets: DashMap<String, Bucket>,
     sweep_at: AtomicUsize,
 }
@@ -39,17 +40,27 @@ pub enum Count {
 
 impl RateLimiter {
     pub fn new(limit: RateLimit) -> Self {
-        Self { limit, buckets: DashMap::new(), sweep_at: AtomicUsize::new(SWEEP_AT) }
+        Self { limit: RwLock::new(limit), buckets: DashMap::new(), sweep_at: AtomicUsize::new(SWEEP_AT) }
+    }
+
+    /// The limit that holds now.
+    pub fn limit(&self) -> RateLimit {
+        *self.limit.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Sets another limit; what was counted stays counted.
+    fn set(&self, limit: RateLimit) {
+        *self.limit.write().unwrap_or_else(|e| e.into_inner()) = limit;
     }
 
     /// Counts one action. 429 with the time to wait if there were too many. `now_ms`: the time.
     pub fn check(&self, key: &str, now_ms: i64) -> Result<()> {
-        self.check_with(key, now_ms, self.limit, Count::Yes)
+        self.check_with(key, now_ms, self.limit(), Count::Yes)
     }
 
     /// 429 if an action would be too many; does not count it.
     pub fn peek(&self, key: &str, now_ms: i64) -> Result<()> {
-        self.check_with(key, now_ms, self.limit, Count::No)
+        self.check_with(key, now_ms, self.limit(), Count::No)
     }
 
     /// As [`RateLimiter::check`] with a limit of its own for this key.
@@ -95,6 +106,11 @@ macro_rules! limits {
             pub fn new(c: &RateLimits) -> Self {
                 Self { $($name: RateLimiter::new(c.$name),)* }
             }
+
+            /// Takes over limits that were changed in the files.
+            pub fn set(&self, c: &RateLimits) {
+                $(self.$name.set(c.$name);)*
+            }
         }
     };
 }
@@ -126,7 +142,7 @@ impl crate::Accounts {
             Some((per_second, burst_count)) => {
                 RateLimit { per_second: per_second as f64, burst_count: burst_count.max(0) as u64 }
             }
-            None => self.cx.config.rate.message,
+            None => self.limits().message.limit(),
         };
         self.limits().message.check_with(who.user_id.as_str(), self.cx.now_ms(), limit, Count::Yes)
     }
@@ -155,6 +171,14 @@ mod tests {
         assert!(l.check("a", 9_000).is_err());
         assert!(l.check("a", 10_000).is_ok());
         assert!(l.check("a", 10_000).is_err());
+    }
+
+    #[test]
+    fn a_new_limit_holds_at_once_and_keeps_the_count() {
+        let l = RateLimiter::new(RateLimit { per_second: 0.1, burst_count: 1 });
+        assert!(l.check("a", 0).is_ok() && l.check("a", 0).is_err());
+        l.set(RateLimit { per_second: 0.1, burst_count: 2 });
+        assert!(l.check("a", 0).is_ok() && l.check("a", 0).is_err());
     }
 
     #[test]

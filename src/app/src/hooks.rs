@@ -3,6 +3,7 @@
 use crate::App;
 use accounts::{Allow, Credentials};
 use http::{Access, On, Rate, Reply, Rq};
+use replication::Phase;
 use slog::Logger;
 use httpcrate::header;
 use types::{Error, OwnedServerName, Requester, Result};
@@ -10,6 +11,10 @@ use types::{Error, OwnedServerName, Requester, Result};
 impl http::App for App {
     fn log(&self) -> &Logger {
         &self.cx.log
+    }
+
+    fn is_draining(&self) -> bool {
+        self.cx.life.phase() > Phase::Serving
     }
 
     async fn elsewhere(&self, on: On, rq: &Rq) -> Result<Option<String>> {

@@ -4,6 +4,7 @@ use crate::App;
 use bytes::Bytes;
 use http::{Reply, Route, Rq, metrics, route};
 use httpcrate::StatusCode;
+use replication::Phase;
 use types::Result;
 
 pub(crate) fn routes() -> Vec<Route<App>> {
@@ -14,9 +15,13 @@ pub(crate) fn routes() -> Vec<Route<App>> {
     ]
 }
 
-/// Up and listening.
-async fn health(_: App, _: Rq) -> Result<Reply> {
-    Ok(Reply::bytes(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"OK")))
+/// Up and listening; 503 once the process has been asked to stop, so that proxies go elsewhere in time.
+async fn health(app: App, _: Rq) -> Result<Reply> {
+    let (status, text) = match app.cx.life.phase() {
+        Phase::Serving => (StatusCode::OK, "OK"),
+        Phase::Draining | Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    Ok(Reply::bytes(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes())))
 }
 
 /// Tells a peer that this is Plexus, and which.

@@ -226,9 +226,9 @@ impl<'a> Section<'a> {
         self.string(key).filter(|s| !s.is_empty())
     }
 
-    /// A file or folder; empty is `None`.
+    /// A file or folder; empty is `None`. See [`located`].
     pub fn file(&self, key: &str) -> Option<PathBuf> {
-        self.nonempty(key).map(PathBuf::from)
+        self.nonempty(key).map(|path| located(&path))
     }
 
     /// A whole number within bounds; absent and null are `None`.
@@ -336,7 +336,7 @@ impl<'a> Section<'a> {
         if self.log.refuse_inline_secrets && inline.as_deref().is_some_and(|s| !s.is_empty()) {
             self.error(key, format!("secrets in the configuration are switched off; put it in a file and name it with {path_key}"));
         }
-        let Some(path) = self.nonempty(path_key) else { return inline.map(Secret::new) };
+        let Some(path) = self.file(path_key) else { return inline.map(Secret::new) };
         if inline.is_some_and(|s| !s.is_empty()) {
             self.error(path_key, format!("{key} and {path_key} are both set; allowed: one of them"));
             return None;
@@ -348,6 +348,19 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+}
+
+/// Start of a path in the folder where systemd puts the credentials of a unit (systemd.exec(5), LoadCredential).
+const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
+
+/// A path as it is written, but below the unit's credentials if it begins with `$CREDENTIALS_DIRECTORY/`: that
+/// folder is another one for each process, and the file is the same for all.
+pub(crate) fn located(path: &str) -> PathBuf {
+    let inside = path.strip_prefix(CREDENTIALS).and_then(|rest| rest.strip_prefix('/'));
+    match (inside, std::env::var_os("CREDENTIALS_DIRECTORY")) {
+        (Some(name), Some(folder)) => PathBuf::from(folder).join(name),
+        _ => PathBuf::from(path),
     }
 }
 

@@ -12,6 +12,9 @@ use types::{OwnedServerName, Requester, Result};
 pub trait App: Clone + Send + Sync + 'static {
     fn log(&self) -> &slog::Logger;
 
+    /// Whether the process is about to end, so that connections should not be used again.
+    fn is_draining(&self) -> bool;
+
     /// The process that must answer, if it is another one and speaks our forwarding.
     fn elsewhere(&self, on: On, rq: &Rq) -> impl Future<Output = Result<Option<String>>> + Send;
 

@@ -5,7 +5,7 @@ use crate::route::App;
 use crate::{Reply, Table};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
-use httpcrate::{HeaderMap, Method};
+use httpcrate::{HeaderMap, HeaderValue, Method, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -173,12 +173,13 @@ async fn answer<A: App, B: Buf>(
 ) -> warp::reply::Response {
     let body = match read_body(body, serving.body_limit).await {
         Ok(b) => b,
-        Err(e) => return respond(Reply::error(&e)),
+        Err(e) => return respond(Reply::error(&e), serving.app.is_draining()),
     };
     let ip = client_ip(&headers, peer, serving.x_forwarded);
     let path = path.as_str().to_owned();
     let incoming = Incoming { method, path, raw_query, headers, body, ip, forwarded: false };
-    respond(dispatch(&serving.app, &serving.table, incoming).await)
+    let reply = dispatch(&serving.app, &serving.table, incoming).await;
+    respond(reply, serving.app.is_draining())
 }
 
 async fn read_body<B: Buf>(
@@ -211,13 +212,17 @@ fn client_ip(headers: &HeaderMap, peer: Peer, x_forwarded: bool) -> Option<IpAdd
     if x_forwarded { forwarded().or(peer.0) } else { peer.0 }
 }
 
-fn respond(reply: Reply) -> warp::reply::Response {
+/// `last`: the connection ends with this answer, so that no request is on its way into it when it is closed.
+fn respond(reply: Reply, last: bool) -> warp::reply::Response {
     let mut response = warp::reply::Reply::into_response(reply.body.to_vec());
     response.headers_mut().clear();
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
         headers.append(name, value);
+    }
+    if last {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -46,6 +46,8 @@ pub enum Cli {
     HashPassword(HashPassword),
     /// Checks configuration files and prints what each process does
     CheckConfig(CheckConfig),
+    /// Makes the tables of an empty database, or checks those there are, then exits
+    Schema(Schema),
     /// Prints the route table
     Routes(Routes),
     /// Prints completions of this command line for a shell
@@ -230,6 +232,13 @@ pub struct CheckConfig {
     /// Warnings are errors
     #[structopt(long)]
     pub strict: bool,
+}
+
+/// `plexus schema`
+#[derive(Debug, StructOpt)]
+pub struct Schema {
+    #[structopt(flatten)]
+    pub files: ConfigFiles,
 }
 
 /// `plexus routes`

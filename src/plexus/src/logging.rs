@@ -3,10 +3,11 @@
 //! Of `log_config` (a Python logging configuration) three facts are used: the root level, the first root
 //! handler's target, and whether its formatter writes JSON. `PLEXUS_LOG=json` writes JSON lines anyway.
 
-use slog::{Drain, Level, Logger, o};
+use slog::{Drain, Level, Logger, OwnedKVList, Record, o};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What a log configuration says.
@@ -98,8 +99,44 @@ impl Write for Output {
     }
 }
 
+/// Lets lines of a level or a graver one through; the level may change while the process runs.
+struct Threshold<D> {
+    drain: D,
+    level: Arc<AtomicUsize>,
+}
+
+impl<D: Drain> Drain for Threshold<D> {
+    type Ok = Option<D::Ok>;
+    type Err = Option<D::Err>;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<Self::Ok, Self::Err> {
+        if !self.is_enabled(record.level()) {
+            return Ok(None);
+        }
+        self.drain.log(record, values).map(Some).map_err(Some)
+    }
+
+    fn is_enabled(&self, level: Level) -> bool {
+        level.as_usize() <= self.level.load(Ordering::Relaxed)
+    }
+}
+
+/// What of logging can be changed while the process runs.
+pub struct Controls {
+    output: Output,
+    level: Arc<AtomicUsize>,
+}
+
+impl Controls {
+    /// Opens the file anew and takes over the level. Another file needs a restart.
+    pub fn reload(&self, settings: &Settings) {
+        self.output.reopen();
+        self.level.store(settings.level.as_usize(), Ordering::Relaxed);
+    }
+}
+
 /// The root logger, writing from a thread of its own. Lines are dropped (and counted) when it cannot keep up.
-pub fn start(settings: &Settings, instance: &str) -> std::io::Result<(Logger, Output)> {
+pub fn start(settings: &Settings, instance: &str) -> std::io::Result<(Logger, Controls)> {
     let output = Output::open(settings.file.as_deref())?;
     let drain: Box<dyn Drain<Ok = (), Err = slog::Never> + Send> =
         if settings.json || std::env::var("PLEXUS_LOG").is_ok_and(|v| v == "json") {
@@ -114,6 +151,7 @@ pub fn start(settings: &Settings, instance: &str) -> std::io::Result<(Logger, Ou
             }
         };
     let drain = slog_async::Async::new(drain).chan_size(4096).build().fuse();
-    let drain = slog::LevelFilter::new(drain, settings.level).fuse();
-    Ok((Logger::root(drain, o!("process" => instance.to_owned())), output))
+    let level = Arc::new(AtomicUsize::new(settings.level.as_usize()));
+    let drain = Threshold { drain, level: level.clone() }.fuse();
+    Ok((Logger::root(drain, o!("process" => instance.to_owned())), Controls { output, level }))
 }

@@ -4,6 +4,7 @@ mod check_config;
 mod cli;
 mod client;
 mod cluster;
+mod inherited;
 mod logging;
 mod manual;
 mod notify;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         cli::Cli::RegisterUser(args) => users::register_user(&args),
         cli::Cli::HashPassword(args) => users::hash_password(&args),
         cli::Cli::CheckConfig(args) => check_config::run(&args),
+        cli::Cli::Schema(args) => start::schema(&args),
         cli::Cli::Routes(args) => routes::run(&args),
         cli::Cli::Completions(args) => manual::completions(args.shell),
         cli::Cli::Manual => manual::print(),

@@ -1,17 +1,20 @@
 //! One process from configuration to exit.
 
 use crate::logging;
-use crate::notify::notify;
+use crate::inherited::Inherited;
+use crate::notify::{self, notify};
+use crate::start::Source;
 use app::App;
 use config::listeners::Resource as Configured;
 use config::{Bind, Config, Listener, ListenerKind};
 use http::{BodyLimit, Resource, Route, Serving, Table, bind_tcp, bind_unix};
-use replication::Cx;
+use replication::{Cx, Phase};
 use slog::{Logger, error, info, warn};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,15 +23,18 @@ use types::{Error, Result};
 /// Client requests carry at most 200 events' worth of JSON, as Synapse allows.
 const BODY_LIMIT: usize = 200 * 65_536;
 
+/// From the request to stop until the listeners stop taking connections: time for proxies to notice.
+const NOTICE: Duration = Duration::from_millis(300);
+
 /// Runs until a signal says stop. Exit codes: 0 asked to stop, 1 could not start or failed.
-pub fn run(config: Config, warnings: &[String]) -> ExitCode {
+pub fn run(config: Config, warnings: &[String], source: &Source) -> ExitCode {
+    let inherited = Inherited::take();
     let instance = config.workers.instance_name.clone();
-    let settings = match config.log_config.as_deref().map(logging::Settings::read) {
-        None => logging::Settings::default(),
-        Some(Ok(s)) => s,
-        Some(Err(errors)) => return crate::start::report(&errors),
+    let settings = match logging_of(&config) {
+        Ok(settings) => settings,
+        Err(errors) => return crate::start::report(&errors),
     };
-    let (log, output) = match logging::start(&settings, &instance) {
+    let (log, controls) = match logging::start(&settings, &instance) {
         Ok(started) => started,
         Err(e) => {
             eprintln!("log file: {e}");
@@ -45,7 +51,7 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match runtime.block_on(serve(config, &instance, &log, output)) {
+    let code = match runtime.block_on(serve(config, &instance, &log, inherited, Reload { controls, source })) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("plexus: {e}");
@@ -53,19 +59,65 @@ pub fn run(config: Config, warnings: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
 
-async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Output) -> Result<()> {
+/// Makes or checks the database's tables. Exit codes: 0 they can be used, 1 they can't.
+pub fn schema(config: &Config) -> ExitCode {
+    let work = async {
+        let (log, _) = logging::start(&logging::Settings::default(), "schema")?;
+        let settings = store::Settings::of(config)?;
+        notify::starting("Making or checking the tables", store::schema::prepare(&settings, true, &log)).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(work)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("plexus: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn logging_of(config: &Config) -> Result<logging::Settings, Vec<config::ConfigError>> {
+    config.log_config.as_deref().map_or_else(|| Ok(logging::Settings::default()), logging::Settings::read)
+}
+
+/// What SIGHUP does: rate limits and log level are read again, logs opened anew. The rest needs a restart.
+struct Reload<'a> {
+    controls: logging::Controls,
+    source: &'a Source,
+}
+
+impl Reload<'_> {
+    fn run(&self, app: &App, log: &Logger) {
+        notify::reloading();
+        match self.source.load().and_then(|loaded| logging_of(&loaded.config).map(|logging| (loaded.config, logging))) {
+            Ok((config, logging)) => {
+                app.accounts.limits().set(&config.rate);
+                self.controls.reload(&logging);
+                info!(log, "limits and log level read again");
+            }
+            Err(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                error!(log, "the configuration can't be used; all stays as it was"; "errors" => errors.join("; "));
+            }
+        }
+        notify("READY=1\nSTATUS=Serving");
+    }
+}
+
+async fn serve(config: Config, instance: &str, log: &Logger, mut inherited: Inherited, reload: Reload<'_>) -> Result<()> {
+    notify::watchdog();
     // Synapse writes it as a daemon only: where it runs under systemd the path is often one that nobody can write to.
     if let Some(path) = &config.server.pid_file
         && let Err(e) = std::fs::write(path, std::process::id().to_string())
     {
-        slog::warn!(log, "no pid file"; "path" => %path.display(), "error" => %e);
+        warn!(log, "no pid file"; "path" => %path.display(), "error" => %e);
     }
     let cx = tokio::select! {
-        opened = Cx::open(config, instance, log.clone()) => opened?,
+        opened = notify::starting("Waiting for the database", Cx::open(config, instance, log.clone())) => opened?,
         _ = asked_to_stop() => return Ok(()),
     };
     let app = App::start(cx.clone())?;
@@ -77,27 +129,29 @@ async fn serve(config: Config, instance: &str, log: &Logger, output: logging::Ou
     let mut serving = JoinSet::new();
     let mut tables = Tables::default();
     for listener in &cx.duties.listeners {
-        listen(&app, listener, &mut tables, &stopping, &mut serving).await?;
+        listen(&app, listener, &mut tables, &mut inherited, &stopping, &mut serving).await?;
     }
+    for address in inherited.unused() {
+        warn!(log, "a socket was passed on that no listener of the configuration has; closing it"; "address" => address);
+    }
+    drop(inherited);
     background::start(&cx);
     delivery::start(&cx, &app.fed);
-    notify("READY=1");
+    notify("READY=1\nSTATUS=Serving");
     info!(log, "ready"; "listeners" => serving.len());
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
-                notify("RELOADING=1");
-                output.reopen();
-                info!(log, "logs opened again");
-                notify("READY=1");
-            }
+            _ = hangup.recv() => reload.run(&app, log),
             _ = asked_to_stop() => break,
         }
     }
-    notify("STOPPING=1");
+    notify("STOPPING=1\nSTATUS=Finishing requests");
     info!(log, "stopping");
+    cx.life.enter(Phase::Draining);
+    tokio::time::sleep(NOTICE).await;
     let _ = stop.send(true);
+    cx.life.enter(Phase::Stopping);
     while serving.join_next().await.is_some() {}
     app.accounts.flush_sightings().await;
     app.leave_bus().await;
@@ -161,6 +215,7 @@ async fn listen(
     app: &App,
     listener: &Listener,
     tables: &mut Tables,
+    inherited: &mut Inherited,
     stopping: &watch::Receiver<bool>,
     serving: &mut JoinSet<()>,
 ) -> Result<()> {
@@ -174,8 +229,15 @@ async fn listen(
     };
     match &listener.bind {
         Bind::Unix { path, mode } => {
-            let (socket, file) = bind_unix(path, *mode)
-                .map_err(|e| Error::internal(format!("listeners: cannot bind {}: {e}", path.display())))?;
+            let (socket, file) = match inherited.unix(path) {
+                // Whoever holds it for us keeps the file.
+                Some(socket) => (tokio::net::UnixListener::from_std(socket)?, None),
+                None => {
+                    let (socket, file) = bind_unix(path, *mode)
+                        .map_err(|e| Error::internal(format!("listeners: cannot bind {}: {e}", path.display())))?;
+                    (socket, Some(file))
+                }
+            };
             let served = make(None).unix(socket, stopping.clone());
             serving.spawn(async move {
                 served.await;
@@ -186,7 +248,11 @@ async fn listen(
             let acceptor = if *tls { Some(crate::tls::acceptor(&app.cx.config.tls)?) } else { None };
             for (i, address) in addresses.iter().enumerate() {
                 for at in tokio::net::lookup_host((address.as_str(), *port)).await? {
-                    match bind_tcp(at) {
+                    let bound = match inherited.tcp(at) {
+                        Some(socket) => tokio::net::TcpListener::from_std(socket).map_err(Error::from),
+                        None => bind_tcp(at),
+                    };
+                    match bound {
                         Ok(socket) => {
                             serving.spawn(make(acceptor.clone()).tcp(socket, stopping.clone()));
                         }

@@ -17,10 +17,26 @@ pub fn report(errors: &[ConfigError]) -> ExitCode {
     exit::code(exit::CONFIG)
 }
 
-/// Loads the configuration of one process. `Err` is the exit code.
-fn load(files: &cli::ConfigFiles, role: Role, keys_directory: Option<&Path>) -> Result<Loaded, ExitCode> {
-    let options = Options { keys_directory, no_secrets_in_config: files.no_secrets_in_config };
-    Config::load_with(&files.config_path, role, options).map_err(|errors| report(&errors))
+/// Where the configuration of a process comes from, to read it and, on SIGHUP, read it again.
+#[derive(Clone, Debug)]
+pub struct Source {
+    paths: Vec<PathBuf>,
+    role: Role,
+    keys_directory: Option<PathBuf>,
+    no_secrets_in_config: bool,
+}
+
+impl Source {
+    fn new(files: &cli::ConfigFiles, role: Role, keys_directory: Option<&Path>) -> Self {
+        let keys_directory = keys_directory.map(Path::to_owned);
+        Self { paths: files.config_path.clone(), role, keys_directory, no_secrets_in_config: files.no_secrets_in_config }
+    }
+
+    /// Reads the files.
+    pub fn load(&self) -> Result<Loaded, Vec<ConfigError>> {
+        let options = Options { keys_directory: self.keys_directory.as_deref(), no_secrets_in_config: self.no_secrets_in_config };
+        Config::load_with(&self.paths, self.role, options)
+    }
 }
 
 /// `plexus homeserver`
@@ -36,22 +52,31 @@ pub fn homeserver(args: &cli::Homeserver) -> ExitCode {
     if args.generate_missing_configs {
         return ExitCode::SUCCESS;
     }
-    match load(&args.files, Role::Homeserver, keys) {
-        Ok(loaded) => run(loaded, args.enable_registration, &args.ignored),
-        Err(code) => code,
-    }
+    run(Source::new(&args.files, Role::Homeserver, keys), args.enable_registration, &args.ignored)
 }
 
 /// `plexus worker`
 pub fn worker(args: &cli::Worker) -> ExitCode {
-    match load(&args.files, Role::Worker, args.keys_directory.as_deref()) {
-        Ok(loaded) => run(loaded, args.enable_registration, &args.ignored),
-        Err(code) => code,
+    run(Source::new(&args.files, Role::Worker, args.keys_directory.as_deref()), args.enable_registration, &args.ignored)
+}
+
+/// `plexus schema`
+pub fn schema(args: &cli::Schema) -> ExitCode {
+    let role = match Config::role_of(&args.files.config_path) {
+        Ok(role) => role,
+        Err(errors) => return report(&errors),
+    };
+    match Source::new(&args.files, role, None).load() {
+        Ok(Loaded { config, .. }) => crate::process::schema(&config),
+        Err(errors) => report(&errors),
     }
 }
 
-fn run(loaded: Loaded, enable_registration: bool, ignored: &cli::Ignored) -> ExitCode {
-    let Loaded { mut config, mut warnings } = loaded;
+fn run(source: Source, enable_registration: bool, ignored: &cli::Ignored) -> ExitCode {
+    let Loaded { mut config, mut warnings } = match source.load() {
+        Ok(loaded) => loaded,
+        Err(errors) => return report(&errors),
+    };
     config.registration.enabled |= enable_registration;
     let given = [
         ("daemonize", ignored.daemonize),
@@ -63,7 +88,7 @@ fn run(loaded: Loaded, enable_registration: bool, ignored: &cli::Ignored) -> Exi
     if let Some(path) = config.server.pid_file.as_ref().filter(|_| ignored.print_pidfile) {
         println!("{}", path.display());
     }
-    crate::process::run(config, &warnings)
+    crate::process::run(config, &warnings, &source)
 }
 
 /// `plexus generate-config`, and `homeserver --generate-config`, which also fills up what an existing configuration

@@ -4,7 +4,7 @@ use crate::bus::Outgoing as ToPublish;
 use crate::listen::Listener;
 use crate::locks::Waiters;
 use crate::publish::{Pool, Publisher};
-use crate::{Bus, Memory, Peers, SharedCache, link};
+use crate::{Bus, Life, Memory, Peers, SharedCache, link};
 use bb8_redis::RedisConnectionManager;
 use config::{Config, Duties, StreamGroup};
 use outgoing::Outgoing;
@@ -33,6 +33,8 @@ pub struct Cx {
     /// Requests to the outside, but for federation.
     pub outgoing: Outgoing,
     pub clock: Clock,
+    /// Whether this process is about to end.
+    pub life: Arc<Life>,
     pub log: Logger,
     pub(crate) waiters: Arc<Waiters>,
     requests: Arc<Mutex<Option<mpsc::Receiver<ToPublish>>>>,
@@ -65,6 +67,7 @@ impl Cx {
             memory: Arc::default(),
             shared: SharedCache { pool },
             clock: Clock::system(),
+            life: Arc::default(),
             log,
             waiters: Arc::default(),
             requests: Arc::new(Mutex::new(requests)),

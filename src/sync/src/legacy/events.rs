@@ -50,8 +50,11 @@ impl Sync {
             if !found.chunk.is_empty() || left.is_zero() {
                 return Ok(found);
             }
-            if tokio::time::timeout(left, listener.changed()).await.is_err() {
-                return Ok(found);
+            tokio::select! {
+                changed = tokio::time::timeout(left, listener.changed()) => if changed.is_err() {
+                    return Ok(found);
+                },
+                _ = self.cx.life.stopping() => return Ok(found),
             }
         }
     }

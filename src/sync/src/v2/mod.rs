@@ -86,8 +86,12 @@ impl Sync {
             if !answer.is_empty() || left.is_zero() {
                 return Ok(answer);
             }
-            if tokio::time::timeout(left, listener.changed()).await.is_err() {
-                return Ok(answer);
+            tokio::select! {
+                changed = tokio::time::timeout(left, listener.changed()) => if changed.is_err() {
+                    return Ok(answer);
+                },
+                // The client asks again, and the process that takes this one's place answers.
+                _ = self.cx.life.stopping() => return Ok(answer),
             }
         }
     }
