@@ -17,27 +17,26 @@ let
       lib.foldl' (sum: host: sum + count host.workers) 1 (lib.attrValues cfg.cluster.hosts)
     else
       preset.${cfg.preset} + count cfg.workers;
+  largestPool = lib.foldl' (most: use: lib.max most (if use.pool == null then 0 else use.pool)) 12 (
+    lib.attrValues cfg.resources
+  );
 in
 {
   config = lib.mkIf (cfg.enable && cfg.database.createLocally) {
     services.postgresql = {
       enable = true;
       ensureUsers = [ { name = "plexus"; } ];
-      # No process has a larger pool than 12, and people need some. The build compares this with what was rendered.
-      settings.max_connections = lib.mkDefault (lib.max 100 (20 + 12 * processes));
+      # No process has a larger pool, and people need some. The build compares this with what was rendered. In steps,
+      # since PostgreSQL restarts when it changes: a process more or less must not do that.
+      settings.max_connections = lib.mkDefault (((20 + largestPool * processes + 199) / 200) * 200);
     };
 
     # ensureDatabases cannot set a collation.
     systemd.services.plexus-database = {
       description = "Database of Plexus";
-      requiredBy = [
-        "plexus.target"
-        "plexus-main.service"
-      ];
-      before = [
-        "plexus.target"
-        "plexus-main.service"
-      ];
+      # Not by the processes: a restart of PostgreSQL would stop them.
+      requiredBy = [ "plexus-schema.service" ];
+      before = [ "plexus-schema.service" ];
       after = [ "postgresql.target" ];
       requires = [ "postgresql.target" ];
       path = [ config.services.postgresql.package ];

@@ -4,6 +4,7 @@
   imports = [
     ./options.nix
     ./units.nix
+    ./secrets.nix
     ./cluster.nix
     ./backup.nix
     ./metrics.nix

@@ -36,6 +36,8 @@ let
     };
 in
 {
+  imports = [ ./options-running.nix ];
+
   options.services.plexus = {
     enable = lib.mkEnableOption "Plexus, a Matrix homeserver that scales by worker processes";
 
@@ -139,8 +141,8 @@ in
         max_upload_size = "100M";
       };
       description = ''
-        Keys of homeserver.yaml, over what is rendered. They land in the Nix store: secrets belong into the
-        files of {file}`secrets` below {option}`services.plexus.dataDir`, which are made at first start.
+        Keys of homeserver.yaml, over what is rendered. They land in the Nix store: secrets belong into
+        {option}`services.plexus.secrets.files`.
       '';
     };
 
@@ -278,6 +280,13 @@ in
       default = 9008;
       example = 9100;
       description = "Port, of this host only, where nginx serves the metrics of each process below `/<name of the process>`.";
+    };
+
+    clusterFile = mkOption {
+      inherit (toml) type;
+      default = { };
+      internal = true;
+      description = "What {file}`cluster.toml` says, from the options.";
     };
 
     rendered = mkOption {

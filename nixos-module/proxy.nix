@@ -9,6 +9,8 @@ in
   config = lib.mkIf (cfg.enable && cfg.nginx.enable) {
     services.nginx = {
       enable = true;
+      # A restart would break off what is under way; plexus-rolling also asks for the reload when it needs it.
+      enableReload = lib.mkDefault true;
       appendHttpConfig = "include ${cfg.rendered}/nginx/plexus.conf;";
       # The variable names a pool; the maps that set it are in the included file.
       virtualHosts = lib.optionalAttrs (virtualHost != null) {

@@ -13,6 +13,6 @@ in
       # Nothing in it outlives the processes.
       save = [ ];
     };
-    systemd.services.redis-plexus.before = [ "plexus-main.service" ];
+    systemd.services.redis-plexus.before = [ "plexus-schema.service" ];
   };
 }

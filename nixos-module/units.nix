@@ -1,4 +1,5 @@
-# Renders the configuration, installs the units it contains, makes secrets at first start.
+# Renders the configuration and installs the units it contains. The processes' units are left alone by a switch;
+# plexus-rolling.service, which changes with any of them, restarts them one by one.
 {
   config,
   lib,
@@ -12,12 +13,7 @@ let
   spans = cfg.cluster.hosts != { };
   counts = lib.mapAttrs (_: worker: worker.count);
 
-  # Names of settings whose value would be a secret in the Nix store.
-  secretNames = lib.filter (
-    name: lib.hasSuffix "_secret" name || lib.hasSuffix "_secret_key" name || name == "form_secret" || lib.hasSuffix "password" name
-  ) (lib.attrNames cfg.settings);
-
-  cluster = toml.generate "cluster.toml" (
+  described =
     {
       server_name = cfg.serverName;
       bind_address = cfg.nginx.address;
@@ -29,18 +25,31 @@ let
         user = "plexus";
         name = "plexus";
       }
-      // lib.optionalAttrs (!spans) { inherit (cfg.database) host; }
-      // lib.optionalAttrs (cfg.database.passFile != null) { passfile = toString cfg.database.passFile; };
+      // lib.optionalAttrs (!spans) { inherit (cfg.database) host; };
       redis =
-        (
-          if spans then
-            { }
-          else if cfg.redis.createLocally then
-            { path = config.services.redis.servers.plexus.unixSocket; }
-          else
-            { inherit (cfg.redis) host; }
-        )
-        // lib.optionalAttrs (cfg.redis.passwordFile != null) { password_path = toString cfg.redis.passwordFile; };
+        if spans then
+          { }
+        else if cfg.redis.createLocally then
+          { path = config.services.redis.servers.plexus.unixSocket; }
+        else
+          { inherit (cfg.redis) host; };
+      log_level = cfg.logLevel;
+      resources = lib.filterAttrs (_: use: use != { }) (
+        lib.mapAttrs (
+          _: use:
+          lib.filterAttrs (_: value: value != null) {
+            inherit (use) pool;
+            memory_high = use.memoryHigh;
+            memory_max = use.memoryMax;
+            cpu_weight = use.cpuWeight;
+          }
+        ) cfg.resources
+      );
+      systemd = {
+        live_dir = "/etc/plexus";
+        systemctl = "${config.systemd.package}/bin/systemctl";
+      }
+      // lib.optionalAttrs cfg.nginx.enable { proxy_unit = "nginx.service"; };
     }
     // (
       if spans then
@@ -64,8 +73,9 @@ let
         }
     )
     // lib.optionalAttrs (cfg.metrics.scrape && !spans) { nginx.metrics_port = cfg.metrics.port; }
-    // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; }
-  );
+    // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; };
+
+  cluster = toml.generate "cluster.toml" cfg.clusterFile;
 
   # Unit files are put where systemd.packages looks for them. A configuration that the program or nginx
   # would refuse fails this build, so it never gets as far as a switch.
@@ -76,10 +86,6 @@ let
     mkdir -p "$out/lib/systemd/system"
     mv "$out"/systemd/* "$out/lib/systemd/system/"
     rmdir "$out/systemd"
-    # A switch restarts a changed process in one go rather than stopping all of them first.
-    sed -i '/^\[Service\]/a X-StopIfChanged=false' "$out"/lib/systemd/system/*.service
-    # On a host without the main process nothing else makes them wait for the secrets.
-    sed -i '/^\[Unit\]/a Wants=plexus-secrets.service\nAfter=plexus-secrets.service' "$out"/lib/systemd/system/*.service
 
     # The check reads the files that settings name; on the host they are made at first start.
     mkdir check
@@ -91,10 +97,10 @@ let
         -e "/^(signing_key|media_store)_path:/! s|^([a-z_]+_path): .*|\1: $PWD/check/secret|" \
         -e "s#^( *pass(file|word_path)): .*#\1: $PWD/check/secret#" "$file" > "check/$(basename "$file")"
     done
-    plexus check-config -c check/homeserver.yaml
+    plexus check-config -c check/homeserver.yaml -c "$out/live.yaml"
     for file in "$out"/workers/*.yaml; do
       [ -e "$file" ] || continue
-      plexus check-config -c check/homeserver.yaml -c "check/$(basename "$file")"
+      plexus check-config -c check/homeserver.yaml -c "check/$(basename "$file")" -c "$out/live.yaml"
     done
     ${lib.optionalString cfg.database.createLocally ''
       needed=$(sed -n 's/^max_connections = //p' "$out/postgresql.conf")
@@ -121,16 +127,29 @@ let
       ${lib.getExe config.services.nginx.package} -t -e stderr -c "$PWD/check/nginx.conf"
     ''}
   '';
+
+  # Links to where the secrets are, under the names that the processes see them by.
+  credentials = pkgs.runCommand "plexus-credentials" { } (
+    "mkdir $out\n"
+    + lib.concatStrings (
+      lib.mapAttrsToList (
+        name: file: "ln -s ${lib.escapeShellArg file} $out/${name}\n"
+      ) cfg.clusterFile.systemd.credentials
+    )
+  );
 in
 {
   config = lib.mkIf cfg.enable {
-    services.plexus.rendered = rendered;
+    services.plexus = {
+      inherit rendered;
+      clusterFile = described;
+    };
+
+    # What a reload reads again, at a path that stays.
+    environment.etc."plexus/live.yaml".source = "${rendered}/live.yaml";
+    environment.etc."plexus/log.config".source = "${rendered}/log.config";
 
     assertions = [
-      {
-        assertion = secretNames == [ ];
-        message = "services.plexus.settings: ${lib.concatStringsSep ", " secretNames} would be readable by everybody in the Nix store; use the key with _path and a file.";
-      }
       {
         assertion = spans || cfg.redis.createLocally || cfg.redis.host != null;
         message = "services.plexus.redis.host must be set where services.plexus.redis.createLocally is false.";
@@ -138,10 +157,6 @@ in
       {
         assertion = (spans || cfg.database.createLocally) -> cfg.database.host == "/run/postgresql";
         message = "services.plexus.database.host is not used where services.plexus.database.createLocally is true or cluster.hosts says where PostgreSQL is.";
-      }
-      {
-        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.database.passFile));
-        message = "services.plexus.database.passFile: a password in the Nix store is readable by everybody.";
       }
       {
         assertion = !(config.services.matrix-synapse.enable or false);
@@ -158,9 +173,10 @@ in
 
     environment.systemPackages = [
       cfg.package
-      # Registers users, admins too, as the service does: it reads the shared secret and asks the main process.
+      # Registers users, admins too, for root: it reads the shared secret where the service's credentials come from.
       (pkgs.writeShellScriptBin "plexus-register-user" ''
-        exec ${pkgs.util-linux}/bin/runuser -u plexus -- ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml "$@"
+        export CREDENTIALS_DIRECTORY=${credentials}
+        exec ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml "$@"
       '')
     ];
 
@@ -172,41 +188,6 @@ in
       "d ${cfg.dataDir} 0710 plexus plexus -"
       "d ${cfg.dataDir}/run 0710 plexus plexus -"
       "d ${cfg.dataDir}/media 0700 plexus plexus -"
-      "d ${cfg.dataDir}/secrets 0700 plexus plexus -"
     ];
-
-    systemd.services.plexus-secrets = {
-      description = "Secrets of Plexus, made where they are missing";
-      # Workers start after main.
-      requiredBy = [
-        "plexus.target"
-        "plexus-main.service"
-      ];
-      before = [
-        "plexus.target"
-        "plexus-main.service"
-      ];
-      after = [ "systemd-tmpfiles-setup.service" ];
-      path = [ cfg.package ];
-      serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        User = "plexus";
-        UMask = "0077";
-      };
-      script = ''
-        cd ${lib.escapeShellArg "${cfg.dataDir}/secrets"}
-        for name in replication registration macaroon form; do
-          if [ ! -s "$name" ]; then
-            head -c 32 /dev/urandom | base64 -w 0 > "$name.new"
-            mv "$name.new" "$name"
-          fi
-        done
-        if [ ! -s signing.key ]; then
-          plexus generate-keys --output signing.key.new
-          mv signing.key.new signing.key
-        fi
-      '';
-    };
   };
 }

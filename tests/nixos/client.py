@@ -60,3 +60,26 @@ class Client:
         """Bodies of the messages of the room, oldest first."""
         chunk = self.client("GET", f"/rooms/{quote(room, safe='')}/messages?dir=b&limit=100")["chunk"]
         return [e["content"]["body"] for e in reversed(chunk) if e["type"] == "m.room.message"]
+
+
+class Load:
+    """load.py running on a machine until `finish`, while the test does something to the server."""
+
+    def __init__(self, machine, room, sender, listener):
+        self.machine = machine
+        machine.succeed("rm -f /tmp/load-stop /tmp/load.json")
+        words = ["python3", "/etc/load.py", sender.base, room, sender.token, listener.token, "/tmp/load.json", "/tmp/load-stop"]
+        machine.execute(" ".join(map(shlex.quote, words)) + " >/tmp/load.log 2>&1 &")
+
+    def finish(self):
+        """What happened; everything that was acknowledged must have been heard, once and in order."""
+        self.machine.succeed("touch /tmp/load-stop")
+        self.machine.wait_for_file("/tmp/load.json", timeout=120)
+        state = json.loads(self.machine.succeed("cat /tmp/load.json"))
+        print(f"load: {state['requests']} requests, {len(state['failed'])} failed, {len(state['sent'])} messages, slowest {state['slowest']:.1f} s")
+        for line in state["failed"][:20]:
+            print("load: failed: " + line)
+        heard = [event for event in state["heard"] if event in set(state["sent"])]
+        assert heard == state["sent"], f"sent {len(state['sent'])}, heard {len(heard)}; missing {set(state['sent']) - set(heard)}"
+        assert len(state["sent"]) >= 3, "hardly anything was said"
+        return state

@@ -127,13 +127,25 @@ let
     "form_secret" = {
       services.plexus.settings.form_secret = "x";
     };
+    "email.smtp_pass" = {
+      services.plexus.settings.email.smtp_pass = "x";
+    };
+    "oidc_providers.0.client_secret" = {
+      services.plexus.settings.oidc_providers = [ { client_secret = "x"; } ];
+    };
+    "ends in _path" = {
+      services.plexus.secrets.files.turn_shared_secret = "/run/keys/turn";
+    };
+    "services.plexus.secrets, database.passFile" = {
+      services.plexus.secrets.files.turn_shared_secret_path = "${builtins.storeDir}/0-turn";
+    };
     "services.plexus.redis.host must be set" = {
       services.plexus.redis.createLocally = false;
     };
     "services.plexus.database.host" = {
       services.plexus.database.host = "db.example.org";
     };
-    "services.plexus.database.passFile" = {
+    "database.passFile" = {
       services.plexus.database.createLocally = false;
       services.plexus.database.passFile = "${builtins.storeDir}/0-pass";
     };
@@ -213,10 +225,10 @@ let
 
   presets = lib.genAttrs [ "single" "small" "medium" "large" ] (preset: (host { services.plexus.preset = preset; }).services.plexus.rendered);
   units = {
-    single = "main";
-    small = "events1 main sync1";
-    medium = "client1 events1 events2 federation1 main streams1 sync1 sync2";
-    large = "background1 client1 client2 client3 events1 events2 events3 events4 federation1 federation2 main media1 pusher1 pusher2 sender1 sender2 streams1 streams2 sync1 sync2 sync3 sync4";
+    single = "main rolling schema";
+    small = "canary events1 main rolling schema sync1";
+    medium = "canary client1 events1 events2 federation1 main rolling schema streams1 sync1 sync2";
+    large = "background1 canary client1 client2 client3 events1 events2 events3 events4 federation1 federation2 main media1 pusher1 pusher2 rolling schema sender1 sender2 streams1 streams2 sync1 sync2 sync3 sync4";
   };
 
   undescribed = lib.filter (

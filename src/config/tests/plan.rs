@@ -69,8 +69,9 @@ fn every_preset_loads_and_every_stream_has_its_writer() {
         let one = |does: fn(&config::Duties) -> bool| duties.iter().filter(|d| does(d)).count() == 1;
         assert!(one(|d| d.is_main) && one(|d| d.background_tasks) && one(|d| d.user_directory) && one(|d| d.media_background_jobs), "{preset}");
         assert!(duties.iter().any(|d| d.pushers) && duties.iter().any(|d| d.federation_sender), "{preset}");
-        let units = files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "service")).count();
-        assert_eq!(units, processes);
+        let units = |kind: &str| files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == kind)).count();
+        // The schema, and the canary where there can be one.
+        assert_eq!((units("socket"), units("service")), (processes, processes + 1 + usize::from(preset != "single")));
     }
 }
 
@@ -99,13 +100,14 @@ fn sockets_settings_and_foreign_services_are_rendered() {
     let files = plan.render(&routes());
     let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect(name);
     let shared = text("homeserver.yaml");
-    for line in ["path: /var/lib/plexus/run/main.http.sock", "host: db.example.com", "host: redis.example.com", "enable_metrics: false", "rc_message:\n", "  per_second: 100"] {
+    for line in ["path: /var/lib/plexus/run/main.http.sock", "host: db.example.com", "host: redis.example.com", "enable_metrics: false"] {
         assert!(shared.contains(line), "{line} is not in\n{shared}");
     }
+    assert!(text("live.yaml").contains("rc_message:\n  burst_count: 1000\n  per_second: 100\n"), "{}", text("live.yaml"));
     assert_eq!(shared.matches("enable_metrics").count(), 1);
     let nginx = text("nginx/plexus.conf");
     assert!(nginx.contains("server unix:/var/lib/plexus/run/sync1.http.sock max_fails=0; # sync1"), "{nginx}");
-    assert!(text("systemd/plexus-events1.service").contains("ExecStart=/usr/bin/plexus worker -c /var/lib/plexus/config/homeserver.yaml -c /var/lib/plexus/config/workers/events1.yaml"));
+    assert!(text("systemd/plexus-events1.service").contains("ExecStart=/usr/bin/plexus worker -c /var/lib/plexus/config/homeserver.yaml -c /var/lib/plexus/config/workers/events1.yaml -c /var/lib/plexus/config/live.yaml"));
     assert!(!shared.contains("secret: "), "{shared}");
 }
 
@@ -155,16 +157,24 @@ fn each_host_takes_its_part_of_one_file() {
         names("two"),
         [
             "homeserver.yaml",
+            "live.yaml",
             "log.config",
             "workers/two-events1.yaml",
             "workers/two-events2.yaml",
             "workers/two-sync1.yaml",
+            "workers/canary.yaml",
             "postgresql.conf",
             "prometheus.json",
             "systemd/plexus.target",
+            "systemd/plexus.slice",
+            "systemd/plexus-two-events1.socket",
             "systemd/plexus-two-events1.service",
+            "systemd/plexus-two-events2.socket",
             "systemd/plexus-two-events2.service",
-            "systemd/plexus-two-sync1.service"
+            "systemd/plexus-two-sync1.socket",
+            "systemd/plexus-two-sync1.service",
+            "systemd/plexus-canary.service",
+            "systemd/plexus-schema.service"
         ]
     );
     assert!(names("one").contains(&"nginx/plexus.conf".to_owned()) && names("one").contains(&"systemd/plexus-main.service".to_owned()));
@@ -188,6 +198,10 @@ fn wrong_cluster_files_are_refused() {
         assert!(error.contains(part), "{to}: {error}");
     }
     for (toml, part) in [
+        ("server_name = 'a.b'\n[resources.sink]\npool = 3\n", "resources.sink"),
+        ("server_name = 'a.b'\n[resources.sync]\nmemory_max = \"1G\\nUser=root\"\n", "resources.sync.memory_max"),
+        ("server_name = 'a.b'\n[resources.sync]\npool = 1\n", "pool"),
+        ("server_name = 'a.b'\nlog_level = 'loud'\n", "log_level"),
         ("", "server_name"),
         ("server_name = 'a b'", "server_name"),
         ("server_name = 'a'\nport = 1", "port"),
@@ -203,4 +217,51 @@ fn wrong_cluster_files_are_refused() {
     let long = "x".repeat(120);
     let file = ClusterFile::parse(&format!("server_name = 'a'\nunix_sockets = true\ndata_dir = '/{long}'\n")).expect("file");
     assert!(Plan::new(file, Path::new("/"), Path::new("p")).expect_err("too long").contains("longer than a socket's path"));
+}
+
+/// The generation of a unit: what all agree on, what is its own.
+fn generation(toml: &str, unit: &str) -> (String, String) {
+    let files = plan(toml, Path::new("/x")).render(&routes());
+    let text = files.into_iter().find(|f| f.path == Path::new("systemd").join(unit)).map(|f| f.text).expect("unit");
+    let line = text.lines().find_map(|l| l.strip_prefix("Environment=PLEXUS_GENERATION=")).expect("generation");
+    let (agreed, own) = line.split_once('-').expect("two parts");
+    (agreed.to_owned(), own.to_owned())
+}
+
+#[test]
+fn only_those_concerned_by_a_change_get_another_generation() {
+    let base = "server_name = 'a.b'\npreset = 'large'\n";
+    let (sync, main, media) = ("plexus-sync1.service", "plexus-main.service", "plexus-media1.service");
+    let changed = |more: &str, unit: &str| {
+        let (old, new) = (generation(base, unit), generation(&format!("{base}{more}"), unit));
+        (old.0 != new.0, old.1 != new.1)
+    };
+    // More of those nobody asks for anything concern nobody, nor does what a reload takes over.
+    for more in ["[workers]\nsync = 6\nclient = 1\n", "log_level = 'DEBUG'\n[settings]\nrc_message = { per_second = 1, burst_count = 1 }\n"] {
+        for unit in [sync, main, media] {
+            assert_eq!(changed(more, unit), (false, false), "{more} {unit}");
+        }
+    }
+    let more = "[settings]\nmax_upload_size = '1M'\n";
+    assert_eq!([sync, main, media].map(|unit| changed(more, unit)), [(false, false), (false, false), (false, true)]);
+    assert_eq!(changed("[settings]\nenable_metrics = false\n", sync), (false, true));
+    assert_eq!(changed("[resources.sync]\nmemory_high = '1G'\n", sync), (false, true));
+    assert_eq!(changed("[resources.sync]\nmemory_high = '1G'\n", main), (false, false));
+    // Who writes what is everybody's affair.
+    assert!([sync, main, media].iter().all(|unit| changed("[workers]\nevents = 5\n", unit).0));
+}
+
+#[test]
+fn units_say_what_is_asked_for() {
+    let toml = "server_name = 'a.b'\nunix_sockets = true\ndata_dir = '/var/lib/plexus'\n[database]\nhost = '/run/postgresql'\n[redis]\npath = '/run/redis'\n[systemd]\nlive_dir = '/etc/plexus'\ncredentials = { form = '/s/form' }\nencrypted_credentials = { macaroon = '/s/m' }\nextra_files = ['extra.yaml']\n[resources.main]\npool = 30\ncpu_weight = 200\nmemory_max = '2G'\n";
+    let files = plan(toml, Path::new("/etc")).render(&routes());
+    let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect(name);
+    let (main, sync) = (text("systemd/plexus-main.service"), text("systemd/plexus-sync1.service"));
+    for line in ["LoadCredential=form:/s/form", "LoadCredentialEncrypted=macaroon:/s/m", "MemoryMax=2G", "CPUWeight=200", "-c /etc/plexus/live.yaml -c %d/extra.yaml", "Type=notify-reload", "Requires=plexus-main.socket"] {
+        assert!(main.contains(line), "{line} is not in\n{main}");
+    }
+    assert!(!main.contains("IPAddressDeny") && sync.contains("IPAddressDeny=any\nIPAddressAllow=localhost\n") && !sync.contains("MemoryMax"), "{sync}");
+    assert!(text("systemd/plexus-sync1.socket").contains("ListenStream=/var/lib/plexus/run/sync1.http.sock\nListenStream=/var/lib/plexus/run/sync1.replication.sock\nSocketUser=plexus"));
+    assert!(text("homeserver.yaml").contains("cp_max: 30") && text("workers/sync1.yaml").contains("cp_max: 8"));
+    assert!(text("log.config").contains("root:\n  level: INFO"));
 }

@@ -27,8 +27,55 @@ impl Keys {
     }
 }
 
+const HEADER: &str = "# Rendered from cluster.toml by `plexus cluster render`; changes here are lost.\n";
+
 /// The file that all processes share.
 pub fn shared(plan: &Plan) -> String {
+    shared_keys(plan).finish(HEADER)
+}
+
+/// Of the shared file, what concerns a process: if it stays the same, so may the process.
+pub fn shared_for(plan: &Plan, process: &Process) -> String {
+    let mut keys = shared_keys(plan);
+    let is_mains = |key: &str| key == "listeners" || key == "pid_file";
+    keys.0.retain(|(key, _)| (process.role.is_none() || !is_mains(key)) && (plan.keeps_media(process) || !is_media(key)));
+    keys.finish("")
+}
+
+/// Settings that only those who keep media read.
+fn is_media(key: &str) -> bool {
+    ["media_", "url_preview_", "thumbnail_", "dynamic_thumbnails", "max_upload_size", "max_image_pixels", "remote_media_"].iter().any(|start| key.starts_with(start))
+}
+
+/// What all processes must have the same view of: who writes what, and what they meet at.
+pub fn agreed(plan: &Plan) -> String {
+    let mut keys = Keys::default();
+    keys.set("instance_map", instance_map(plan));
+    duties(plan, &mut keys);
+    keys.finish(&format!("{:?} {:?}", plan.database, plan.redis))
+}
+
+/// Settings that a running process takes over when it is told to reload.
+fn is_live(key: &str) -> bool {
+    key.starts_with("rc_")
+}
+
+/// The file that is read again at a reload.
+pub fn live(plan: &Plan) -> String {
+    let mut keys = Keys::default();
+    keys.line("log_config", &path(&plan.live_dir().join("log.config")));
+    for (key, value) in plan.file.settings.iter().filter(|(key, _)| is_live(key)) {
+        keys.set(key, entry(key, value));
+    }
+    keys.finish("# Rendered from cluster.toml by `plexus cluster render`. A reload reads this file again.\n")
+}
+
+/// The logging configuration, which a reload reads again, too.
+pub fn log_config(plan: &Plan) -> String {
+    crate::generate::log_config(None).replace("root:\n  level: INFO\n", &format!("root:\n  level: {}\n", plan.file.log_level.name()))
+}
+
+fn shared_keys(plan: &Plan) -> Keys {
     let mut keys = Keys::default();
     keys.line("server_name", &text(plan.file.server_name.as_str()));
     keys.line("public_baseurl", &text(&plan.public_baseurl()));
@@ -45,7 +92,6 @@ pub fn shared(plan: &Plan) -> String {
         duties(plan, &mut keys);
     }
     keys.line("media_store_path", &path(&plan.data_dir.join("media")));
-    keys.line("log_config", &path(&plan.config_dir.join("log.config")));
     keys.line("signing_key_path", &path(&plan.signing_key()));
     keys.line("registration_shared_secret_path", &path(&plan.secrets_dir().join("registration")));
     keys.line("macaroon_secret_key_path", &path(&plan.secrets_dir().join("macaroon")));
@@ -58,10 +104,10 @@ pub fn shared(plan: &Plan) -> String {
     // Other servers' keys are asked from those servers themselves.
     keys.line("trusted_key_servers", "[]");
     keys.line("suppress_key_server_warning", "true");
-    for (key, value) in &plan.file.settings {
+    for (key, value) in plan.file.settings.iter().filter(|(key, _)| !is_live(key)) {
         keys.set(key, entry(key, value));
     }
-    keys.finish("# Rendered from cluster.toml by `plexus cluster render`; changes here are lost.\n")
+    keys
 }
 
 fn path(path: &std::path::Path) -> String {
@@ -70,8 +116,7 @@ fn path(path: &std::path::Path) -> String {
 
 fn listeners(plan: &Plan, key: &str, process: &Process) -> String {
     let mut yaml = format!("{key}:\n");
-    let has_media = process.role == Some(Role::Media) || plan.of_role(Role::Media).next().is_none();
-    let resources: &[&str] = if has_media { &["client", "federation", "media"] } else { &["client", "federation"] };
+    let resources: &[&str] = if plan.keeps_media(process) { &["client", "federation", "media"] } else { &["client", "federation"] };
     listener(&mut yaml, &process.http, resources);
     listener(&mut yaml, &process.replication, &["replication", "metrics"]);
     yaml
@@ -117,7 +162,9 @@ fn redis(plan: &Plan) -> String {
 
 fn instance_map(plan: &Plan) -> String {
     let mut yaml = String::from("instance_map:\n");
-    for process in &plan.processes {
+    // Others are never asked for anything, so that their number is no affair of the rest.
+    let asked = |process: &&Process| matches!(process.role, None | Some(Role::Events | Role::Streams));
+    for process in plan.processes.iter().filter(asked) {
         let _ = match &process.replication {
             Place::Tcp(at) => writeln!(yaml, "  {}:\n    host: {}\n    port: {}", text(&process.name), text(&at.ip().to_string()), at.port()),
             Place::Socket(socket) => writeln!(yaml, "  {}:\n    path: {}", text(&process.name), path(socket)),
@@ -170,14 +217,17 @@ fn duties(plan: &Plan, keys: &mut Keys) {
     }
 }
 
-/// A worker's own file.
+/// A worker's own file; empty for main.
 pub fn worker(plan: &Plan, process: &Process) -> String {
     let mut keys = Keys::default();
+    if process.role.is_none() {
+        return String::new();
+    }
     keys.line("worker_app", "synapse.app.generic_worker");
     keys.line("worker_name", &text(&process.name));
     let pid = plan.run_dir().join(format!("{}.pid", process.name));
     keys.line("worker_pid_file", &path(&pid));
-    keys.line("worker_log_config", &path(&plan.config_dir.join("log.config")));
+    keys.line("worker_log_config", &path(&plan.live_dir().join("log.config")));
     keys.set("worker_listeners", listeners(plan, "worker_listeners", process));
     if process.role == Some(Role::Media) {
         keys.line("enable_media_repo", "true");
@@ -187,5 +237,5 @@ pub fn worker(plan: &Plan, process: &Process) -> String {
         let db = database(plan).replace(&format!("cp_max: {shared_pool}\n"), &format!("cp_max: {}\n", process.pool));
         keys.set("database", db);
     }
-    keys.finish("# Rendered from cluster.toml by `plexus cluster render`; changes here are lost.\n")
+    keys.finish(HEADER)
 }

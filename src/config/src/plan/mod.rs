@@ -13,11 +13,16 @@ mod homeserver;
 mod hosts;
 mod metrics;
 mod nginx;
+mod roles;
 mod systemd;
+mod units;
 mod yaml_out;
 
 pub use hosts::HostFile;
 pub use nginx::{Class, RouteRow, regex_of};
+pub use roles::{Preset, Role};
+pub use systemd::GENERATION;
+pub use units::{ResourcesFile, SystemdFile};
 
 /// `cluster.toml`. Only `server_name` is needed.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,6 +63,15 @@ pub struct ClusterFile {
     /// The proxy.
     #[serde(default)]
     pub nginx: NginxFile,
+    /// Units.
+    #[serde(default)]
+    pub systemd: SystemdFile,
+    /// What the processes of a role may use; `main` is the main process.
+    #[serde(default)]
+    pub resources: BTreeMap<String, ResourcesFile>,
+    /// What is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+    #[serde(default)]
+    pub log_level: LogLevel,
     /// Any key of homeserver.yaml; goes over what is rendered.
     #[serde(default)]
     pub settings: toml::Table,
@@ -115,112 +129,32 @@ pub struct NginxFile {
     pub metrics_port: Option<u16>,
 }
 
-/// How large a cluster is.
+/// What is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// One process.
-    Single,
-    /// Main, one for rooms, one for syncs: enough for most, since a process uses all cores.
+#[serde(rename_all = "UPPERCASE")]
+pub enum LogLevel {
+    /// Every request, too.
+    Debug,
+    /// What happens.
     #[default]
-    Small,
-    /// Eight processes.
-    Medium,
-    /// A process or more for every role.
-    Large,
+    Info,
+    /// What should not happen.
+    Warning,
+    /// What failed.
+    Error,
+    /// What the process can't go on after.
+    Critical,
 }
 
-/// What a worker is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Writes events: each has its share of the rooms.
-    Events,
-    /// Answers /sync.
-    Sync,
-    /// Answers other requests of clients.
-    Client,
-    /// Answers other servers.
-    Federation,
-    /// Sends to other servers: each has its share of them.
-    Sender,
-    /// Keeps and serves media.
-    Media,
-    /// Writes typing, receipts, to-device messages, account data, presence, device lists and the like.
-    Streams,
-    /// Runs background tasks, the user directory and application services; one at most.
-    Background,
-    /// Runs pushers: each has its share of the users.
-    Pusher,
-}
-
-impl Role {
-    /// All roles, in the order of their ports.
-    pub const ALL: [Role; 9] = [
-        Role::Events,
-        Role::Sync,
-        Role::Client,
-        Role::Federation,
-        Role::Sender,
-        Role::Media,
-        Role::Streams,
-        Role::Background,
-        Role::Pusher,
-    ];
-
-    /// Its name in `cluster.toml` and, with a number, that of its processes.
+impl LogLevel {
+    /// Its name in a logging configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Events => "events",
-            Role::Sync => "sync",
-            Role::Client => "client",
-            Role::Federation => "federation",
-            Role::Sender => "sender",
-            Role::Media => "media",
-            Role::Streams => "streams",
-            Role::Background => "background",
-            Role::Pusher => "pusher",
-        }
-    }
-
-    /// What it is for, in a line.
-    pub fn purpose(self) -> &'static str {
-        match self {
-            Role::Events => "writes events, each process its share of the rooms",
-            Role::Sync => "answers /sync",
-            Role::Client => "answers other requests of clients",
-            Role::Federation => "answers other servers",
-            Role::Sender => "sends to other servers, each process its share of them",
-            Role::Media => "keeps and serves media",
-            Role::Streams => "writes typing, receipts, to-device messages, account data, presence, device lists",
-            Role::Background => "runs background tasks, the user directory and application services",
-            Role::Pusher => "runs pushers, each process its share of the users",
-        }
-    }
-
-    /// Most processes of the role.
-    pub fn most(self) -> u16 {
-        match self {
-            Role::Background | Role::Media => 1,
-            _ => 20,
-        }
-    }
-}
-
-impl Preset {
-    /// The number of processes of a role.
-    pub fn count(self, role: Role) -> u16 {
-        match (self, role) {
-            (Preset::Single, _) => 0,
-            (Preset::Small, Role::Events | Role::Sync) => 1,
-            (Preset::Small, _) => 0,
-            (Preset::Medium, Role::Events | Role::Sync) => 2,
-            (Preset::Medium, Role::Client | Role::Federation | Role::Streams) => 1,
-            (Preset::Medium, _) => 0,
-            (Preset::Large, Role::Events | Role::Sync) => 4,
-            (Preset::Large, Role::Client) => 3,
-            (Preset::Large, Role::Federation | Role::Sender | Role::Streams | Role::Pusher) => 2,
-            (Preset::Large, Role::Media | Role::Background) => 1,
+            LogLevel::Debug => "DEBUG",
+            LogLevel::Info => "INFO",
+            LogLevel::Warning => "WARNING",
+            LogLevel::Error => "ERROR",
+            LogLevel::Critical => "CRITICAL",
         }
     }
 }
@@ -251,6 +185,21 @@ pub struct Process {
     pub pool: u16,
 }
 
+impl Process {
+    /// Its unit, without `.service`.
+    pub fn unit(&self) -> String {
+        format!("plexus-{}", self.name)
+    }
+
+    /// Whether it is only started to see whether a configuration works.
+    pub fn is_canary(&self) -> bool {
+        self.name == CANARY
+    }
+}
+
+/// Name of the process that a roll starts first.
+const CANARY: &str = "canary";
+
 /// A cluster, decided down to ports and files.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -266,6 +215,8 @@ pub struct Plan {
     pub config_dir: PathBuf,
     /// The program that runs the processes, for units.
     pub program: PathBuf,
+    /// Where `cluster.toml` is, for the unit that rolls.
+    pub cluster_file: Option<PathBuf>,
     /// How PostgreSQL is reached.
     pub database: DatabaseAt,
     /// How Redis is reached; `None` with one process.
@@ -326,6 +277,7 @@ impl ClusterFile {
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
         check_counts("workers", &file.workers)?;
+        units::check(&file.resources)?;
         if !file.hosts.is_empty() {
             hosts::check(&file)?;
         }
@@ -366,6 +318,7 @@ impl Plan {
         let mut plan = Plan {
             config_dir: data_dir.join("config"),
             program: program.to_owned(),
+            cluster_file: None,
             here: None,
             processes: Vec::new(),
             database: database(&file, &data_dir),
@@ -416,7 +369,8 @@ impl Plan {
     }
 
     fn add(&mut self, name: String, role: Option<Role>, index: u16, host: Option<(&String, IpAddr)>) {
-        let pool = self.file.database.pool.unwrap_or(if role == Some(Role::Events) { 12 } else { 8 });
+        let own = self.file.resources.get(role.map_or(units::MAIN, Role::name)).and_then(|r| r.pool);
+        let pool = own.or(self.file.database.pool).unwrap_or(if role == Some(Role::Events) { 12 } else { 8 });
         // Ports depend on role and number only, so that another role's count doesn't move them.
         let group = role.map_or(0, |r| 1 + Role::ALL.iter().position(|x| *x == r).unwrap_or(0) as u16);
         let port = self.file.base_port + 10 + group * 40 + index * 2;
@@ -477,12 +431,47 @@ impl Plan {
         ["registration", "replication", "macaroon", "form"].map(|name| self.secrets_dir().join(name))
     }
 
+    /// Folder of what a reload reads again.
+    pub fn live_dir(&self) -> &Path {
+        self.file.systemd.live_dir.as_deref().unwrap_or(&self.config_dir)
+    }
+
+    /// A process that writes nothing and that no proxy knows, for trying whether a configuration works. Not where
+    /// there is only main: beside it nothing runs without Redis.
+    pub fn canary(&self) -> Option<Process> {
+        self.redis.as_ref()?;
+        let main = self.here().next()?;
+        let beside = |place: &Place, kind: &str| match place {
+            Place::Socket(_) => Place::Socket(self.run_dir().join(format!("{CANARY}.{kind}.sock"))),
+            // The ports after main's own are nobody's.
+            Place::Tcp(at) => Place::Tcp(SocketAddr::new(at.ip(), self.file.base_port + 48 + u16::from(kind != "http"))),
+        };
+        let (http, replication) = (beside(&main.http, "http"), beside(&main.replication, "replication"));
+        Some(Process { name: CANARY.into(), host: self.here.clone(), role: Some(Role::Client), http, replication, pool: 4 })
+    }
+
+    /// Whether a process answers requests for media.
+    pub fn keeps_media(&self, process: &Process) -> bool {
+        process.role == Some(Role::Media) || self.of_role(Role::Media).next().is_none()
+    }
+
+    /// Addresses of PostgreSQL and Redis other than sockets; `None` if one of them is only known by name.
+    fn service_addresses(&self) -> Option<Vec<IpAddr>> {
+        let redis = match self.redis.as_ref().map(|r| &r.place) {
+            Some(RedisPlace::Tcp(host, _)) => Some(host),
+            _ => None,
+        };
+        let database = Some(&self.database.host).filter(|host| !host.starts_with('/'));
+        redis.into_iter().chain(database).filter(|host| *host != "localhost").map(|host| host.parse().ok()).collect()
+    }
+
     /// The configuration files of a process, in order.
     pub fn config_files(&self, process: &Process) -> Vec<PathBuf> {
         let mut files = vec![self.config_dir.join("homeserver.yaml")];
         if process.role.is_some() {
             files.push(self.config_dir.join("workers").join(format!("{}.yaml", process.name)));
         }
+        files.push(self.live_dir().join("live.yaml"));
         files
     }
 
@@ -512,8 +501,12 @@ impl Plan {
     /// Everything an admin would write by hand.
     pub fn render(&self, routes: &[RouteRow]) -> Vec<Rendered> {
         let file = |path: &str, text: String| Rendered { path: path.into(), text };
-        let mut files = vec![file("homeserver.yaml", homeserver::shared(self)), file("log.config", crate::generate::log_config(None))];
-        for process in self.here().filter(|p| p.role.is_some()) {
+        let mut files = vec![
+            file("homeserver.yaml", homeserver::shared(self)),
+            file("live.yaml", homeserver::live(self)),
+            file("log.config", homeserver::log_config(self)),
+        ];
+        for process in self.here().filter(|p| p.role.is_some()).chain(self.canary().as_ref()) {
             files.push(file(&format!("workers/{}.yaml", process.name), homeserver::worker(self, process)));
         }
         files.push(file("postgresql.conf", format!("# What the pools of all processes need, and some for people.\nmax_connections = {}\n", self.max_connections())));

@@ -11,6 +11,7 @@ use crate::cli::exit;
 mod first;
 mod postgres;
 mod processes;
+mod roll;
 mod services;
 mod state;
 mod status;
@@ -27,6 +28,8 @@ pub enum Command {
     Down(At),
     /// Shows each process: role, pid, port, memory, position in the streams it writes
     Status(At),
+    /// Brings the processes that systemd runs to their present configuration, one after the other
+    Roll(roll::Args),
     /// Prints the roles that workers can have
     Roles,
 }
@@ -82,6 +85,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Down(at) => up::down(&at.file),
         Command::Status(at) => status::run(&at.file),
+        Command::Roll(args) => roll::run(&args),
         Command::Roles => {
             config::plan::Role::ALL.iter().for_each(|r| println!("{:<11} {} (0 to {})", r.name(), r.purpose(), r.most()));
             Ok(())
@@ -137,7 +141,9 @@ fn plan_for(file: &Path, base_port: Option<u16>, program: Option<&Path>) -> Resu
         cluster.base_port = port;
     }
     let own = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
-    Plan::new(cluster, folder, program.unwrap_or(&own)).map_err(|e| format!("{}: {e}", file.display()))
+    let mut plan = Plan::new(cluster, folder, program.unwrap_or(&own)).map_err(|e| format!("{}: {e}", file.display()))?;
+    plan.cluster_file = Some(file);
+    Ok(plan)
 }
 
 /// A cluster with every role, for showing how routes are shared out.

@@ -1,0 +1,118 @@
+//! What processes there can be, and how many of them a size of cluster has.
+
+use serde::Deserialize;
+
+/// How large a cluster is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// One process.
+    Single,
+    /// Main, one for rooms, one for syncs: enough for most, since a process uses all cores.
+    #[default]
+    Small,
+    /// Eight processes.
+    Medium,
+    /// A process or more for every role.
+    Large,
+}
+
+/// What a worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Writes events: each has its share of the rooms.
+    Events,
+    /// Answers /sync.
+    Sync,
+    /// Answers other requests of clients.
+    Client,
+    /// Answers other servers.
+    Federation,
+    /// Sends to other servers: each has its share of them.
+    Sender,
+    /// Keeps and serves media.
+    Media,
+    /// Writes typing, receipts, to-device messages, account data, presence, device lists and the like.
+    Streams,
+    /// Runs background tasks, the user directory and application services; one at most.
+    Background,
+    /// Runs pushers: each has its share of the users.
+    Pusher,
+}
+
+impl Role {
+    /// All roles, in the order of their ports.
+    pub const ALL: [Role; 9] = [
+        Role::Events,
+        Role::Sync,
+        Role::Client,
+        Role::Federation,
+        Role::Sender,
+        Role::Media,
+        Role::Streams,
+        Role::Background,
+        Role::Pusher,
+    ];
+
+    /// Its name in `cluster.toml` and, with a number, that of its processes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Events => "events",
+            Role::Sync => "sync",
+            Role::Client => "client",
+            Role::Federation => "federation",
+            Role::Sender => "sender",
+            Role::Media => "media",
+            Role::Streams => "streams",
+            Role::Background => "background",
+            Role::Pusher => "pusher",
+        }
+    }
+
+    /// What it is for, in a line.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Role::Events => "writes events, each process its share of the rooms",
+            Role::Sync => "answers /sync",
+            Role::Client => "answers other requests of clients",
+            Role::Federation => "answers other servers",
+            Role::Sender => "sends to other servers, each process its share of them",
+            Role::Media => "keeps and serves media",
+            Role::Streams => "writes typing, receipts, to-device messages, account data, presence, device lists",
+            Role::Background => "runs background tasks, the user directory and application services",
+            Role::Pusher => "runs pushers, each process its share of the users",
+        }
+    }
+
+    /// Most processes of the role.
+    pub fn most(self) -> u16 {
+        match self {
+            Role::Background | Role::Media => 1,
+            _ => 20,
+        }
+    }
+
+    /// Whether its processes ask other servers or push gateways, mail servers and the like.
+    pub fn needs_internet(self) -> bool {
+        self != Role::Sync
+    }
+}
+
+impl Preset {
+    /// The number of processes of a role.
+    pub fn count(self, role: Role) -> u16 {
+        match (self, role) {
+            (Preset::Single, _) => 0,
+            (Preset::Small, Role::Events | Role::Sync) => 1,
+            (Preset::Small, _) => 0,
+            (Preset::Medium, Role::Events | Role::Sync) => 2,
+            (Preset::Medium, Role::Client | Role::Federation | Role::Streams) => 1,
+            (Preset::Medium, _) => 0,
+            (Preset::Large, Role::Events | Role::Sync) => 4,
+            (Preset::Large, Role::Client) => 3,
+            (Preset::Large, Role::Federation | Role::Sender | Role::Streams | Role::Pusher) => 2,
+            (Preset::Large, Role::Media | Role::Background) => 1,
+        }
+    }
+}

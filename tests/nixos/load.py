@@ -1,0 +1,96 @@
+"""Users who talk and listen all the while: load.py BASE ROOM SENDER_TOKEN LISTENER_TOKEN RESULT STOP
+
+One user sends numbered messages, another hears them by long polls, a third thread reads. Every request has a
+connection of its own, as that of a client that has been away. It ends when the file STOP is there and writes to
+RESULT what failed, what was acknowledged and what was heard."""
+import json
+import pathlib
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+BASE, ROOM, SENDER, LISTENER, RESULT, STOP = sys.argv[1:]
+# Transaction ids of an earlier run are not used again.
+RUN = int(time.time())
+ROOM_PATH = "/rooms/" + urllib.parse.quote(ROOM, safe="")
+state = {"requests": 0, "failed": [], "sent": [], "heard": [], "slowest": 0.0}
+
+
+def stopped():
+    return pathlib.Path(STOP).exists()
+
+
+def ask(method, path, token, body=None):
+    """The answer's JSON, or None if the request failed, which is noted."""
+    request = urllib.request.Request(BASE + "/_matrix/client/v3" + path, method=method)
+    request.add_header("Authorization", "Bearer " + token)
+    request.data = json.dumps(body).encode() if body is not None else None
+    began = time.time()
+    state["requests"] += 1
+    try:
+        with urllib.request.urlopen(request, timeout=90) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as e:
+        why = f"{e.code} {e.read()[:200]!r}"
+    except (OSError, ValueError) as e:
+        why = str(e)
+    finally:
+        if "/sync" not in path:
+            state["slowest"] = max(state["slowest"], time.time() - began)
+    state["failed"].append(f"{time.time():.2f} {method} {path[:60]}: {why}")
+    time.sleep(0.2)
+    return None
+
+
+def send():
+    number = 0
+    while not stopped():
+        number += 1
+        body = {"msgtype": "m.text", "body": str(number)}
+        answer = None
+        # A client repeats what it has no answer to, under the same transaction id.
+        while answer is None and not stopped():
+            answer = ask("PUT", f"{ROOM_PATH}/send/m.room.message/load{RUN}-{number}", SENDER, body)
+        if answer is not None:
+            state["sent"].append(answer["event_id"])
+        time.sleep(0.1)
+
+
+def sync(since):
+    timeline = '{"room":{"timeline":{"limit":100}}}'
+    query = urllib.parse.urlencode({"since": since, "timeout": 0 if stopped() else 8000, "filter": timeline})
+    answer = ask("GET", "/sync?" + query, LISTENER)
+    if answer is None:
+        return since
+    room = answer.get("rooms", {}).get("join", {}).get(ROOM, {}).get("timeline", {})
+    state["heard"] += [e["event_id"] for e in room.get("events", []) if e["type"] == "m.room.message"]
+    if room.get("limited"):
+        state["failed"].append("a sync left messages out")
+    return answer["next_batch"]
+
+
+def listen(since):
+    while not stopped():
+        since = sync(since)
+    # What was acknowledged last.
+    time.sleep(2)
+    sync(since)
+
+
+def read():
+    while not stopped():
+        ask("GET", f"{ROOM_PATH}/messages?dir=b&limit=5", LISTENER)
+        time.sleep(0.3)
+
+
+first = ask("GET", "/sync?timeout=0", LISTENER)
+since = first["next_batch"] if first else sys.exit("no first sync: " + str(state["failed"]))
+threads = [threading.Thread(target=send), threading.Thread(target=read), threading.Thread(target=listen, args=(since,))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+pathlib.Path(RESULT).write_text(json.dumps(state))
