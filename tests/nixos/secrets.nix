@@ -87,6 +87,16 @@ self:
           state = load.finish()
           t.assertEqual(state["failed"], [])
 
+      with subtest("another encrypted secret is taken over, too"):
+          before = pids()
+          server.sleep(1)
+          server.succeed("umask 077; head -c 20 /dev/urandom | base64 -w 0 | systemd-creds encrypt --with-key=host --name=macaroon_secret_key - /var/keys/macaroon.encrypted")
+          server.succeed("systemctl restart plexus-rolling.service")
+          t.assertFalse(set(before) & set(pids()))
+          before = pids()
+          server.succeed("systemctl restart plexus-rolling.service")
+          t.assertEqual(pids(), before)
+
       with subtest("another replication secret is taken over by all at once"):
           load = Load(server, room, alice, bob)
           server.sleep(2)

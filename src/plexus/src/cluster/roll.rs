@@ -6,7 +6,8 @@
 //! leaves the rest as they are. Only where processes would contradict each other (who writes what has changed) they
 //! are restarted at once.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -165,7 +166,7 @@ impl Roll {
 
     fn need(&self, process: &Process) -> Result<Need, Failed> {
         let unit = format!("{}.service", process.unit());
-        let shown = self.ask(&["show", "--property=MainPID,Environment", &unit])?;
+        let shown = self.ask(&["show", "--timestamp=unix", "--property=MainPID,Environment,ExecMainStartTimestamp", &unit])?;
         let property = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let wanted = property("Environment").and_then(|all| generation(all.split(' ')));
         let Some(pid) = property("MainPID").and_then(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0) else { return Ok(Need::Start) };
@@ -173,21 +174,32 @@ impl Roll {
         let environment = String::from_utf8_lossy(&environment).into_owned();
         let running = generation(environment.split('\0'));
         Ok(match need(wanted, running) {
-            Need::Nothing => self.need_for_secrets(pid, &environment),
+            Need::Nothing => {
+                let started = property("ExecMainStartTimestamp").and_then(|at| at.trim_start_matches('@').parse().ok()).unwrap_or(0);
+                self.need_for_secrets(pid, &environment, started)
+            }
             need => need,
         })
     }
 
     /// systemd gives a process its credentials when it starts; what has changed since is only seen by a new one. All
-    /// must know each other by the same replication secret.
-    fn need_for_secrets(&self, pid: u32, environment: &str) -> Need {
+    /// must know each other by the same replication secret. `started`: seconds since the epoch.
+    fn need_for_secrets(&self, pid: u32, environment: &str, started: u64) -> Need {
         let Some(folder) = environment.split('\0').find_map(|line| line.strip_prefix("CREDENTIALS_DIRECTORY=")) else { return Need::Nothing };
-        let files = self.plan.file.systemd.credentials.iter();
-        let changed = files.filter(|(name, file)| {
+        let differs = |name: &str, file: &Path| {
             let has = std::fs::read(format!("/proc/{pid}/root{folder}/{name}"));
             has.is_ok() && has.ok() != std::fs::read(file).ok()
-        });
-        changed.map(|(name, _)| if name == "worker_replication_secret" { Need::Together } else { Need::Restart }).fold(Need::Nothing, |a, b| if a == Need::Together { a } else { b })
+        };
+        // What is encrypted can only be told by when it was written.
+        let newer = |file: &Path| std::fs::metadata(file).is_ok_and(|m| m.mtime() >= i64::try_from(started).unwrap_or(i64::MAX));
+        let systemd = &self.plan.file.systemd;
+        let plain = systemd.credentials.iter().filter(|(name, file)| differs(name, file));
+        let changed: Vec<&String> = plain.chain(systemd.encrypted_credentials.iter().filter(|(_, file)| newer(file))).map(|(name, _)| name).collect();
+        match changed.iter().any(|name| *name == "worker_replication_secret") {
+            true => Need::Together,
+            false if changed.is_empty() => Need::Nothing,
+            false => Need::Restart,
+        }
     }
 
     /// Asks a process whether it is well, and then something that it needs the database for.
