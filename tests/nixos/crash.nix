@@ -1,7 +1,7 @@
 # Processes, Redis, PostgreSQL and the machine are killed while users talk: all come back by themselves, and what was
 # acknowledged is there.
 self:
-{ lib, pkgs, ... }:
+{ pkgs, ... }:
 
 {
   name = "plexus-crash";
