@@ -23,8 +23,12 @@ impl Accounts {
 
     /// Ends an account: sessions, password, addresses, pushers, account data and key backups go, the rooms are left.
     /// `erase`: the profile goes too, and the user's events are no longer shown to those who join later.
-    pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
+    /// `id_server`: asked to forget the user's addresses instead of those that were asked to bind them. False if an
+    /// identity server could not forget one. 400 if one was not reached: nothing is done then.
+    pub async fn deactivate(&self, user_id: &UserId, erase: bool, id_server: Option<&str>) -> Result<bool> {
         let store = &self.cx.store;
+        let unbound = self.unbind_all(user_id.as_str(), id_server).await;
+        let unbound = unbound.map_err(|_| Error::bad_request("Failed to remove threepid from ID server"))?;
         store.delete_threepids(user_id.as_str(), None).await?;
         self.devices.delete_all_devices(user_id.as_str(), None).await?;
         self.drop_all_tokens(user_id, None).await?;
@@ -37,7 +41,7 @@ impl Accounts {
         info!(self.cx.log, "account deactivated"; "user" => %user_id, "erase" => erase);
         self.reject_invites(user_id).await;
         self.ask_to_part(user_id).await;
-        Ok(())
+        Ok(unbound)
     }
 
     /// Makes a deactivated account usable again; it has no password until one is set.

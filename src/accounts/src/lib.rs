@@ -4,11 +4,13 @@ mod account_data;
 mod authenticate;
 mod auto_join;
 mod blocking;
+mod cas;
 mod change;
 mod login;
 mod logout;
 mod macaroon;
 mod nonces;
+mod outside;
 mod parting;
 mod password;
 mod profile;
@@ -17,23 +19,28 @@ mod refresh;
 mod register;
 mod session;
 mod sightings;
+mod sso;
 mod tasks;
+mod threepids;
 mod ui_auth;
 mod upgrade;
 
 pub use authenticate::{Allow, Credentials};
-pub use login::{Login, canonical_email};
+pub use login::Login;
 pub use macaroon::verify_delete_pusher;
 pub use password::check_policy;
 pub use profile::check_field_name;
 pub use ratelimit::{Limits, RateLimiter};
 pub use register::{Flows, Registration};
 pub use session::{NewSession, Session, check_device_name};
+pub use sso::{Page, Provider, SsoStep};
+pub use threepids::{Purpose, TokenRequest, Validated, canonical_email, check_client_secret, validated_by_stage};
 pub use ui_auth::{Proven, UiAuth};
 
 use config::AppService;
 use devices::Devices;
 use fedclient::Fed;
+use pages::{Mailer, Templates};
 use replication::Cx;
 use rooms::Rooms;
 use std::sync::atomic::AtomicBool;
@@ -58,28 +65,53 @@ struct Inner {
     hashing: Semaphore,
     seen: sightings::LastSeen,
     nonces: nonces::Nonces,
-    telling: profile::Telling,
+    /// A task was left in `scheduled_tasks`.
+    task_left: tokio::sync::Notify,
     /// Somebody is at work leaving rooms for deactivated users.
     parting: AtomicBool,
+    templates: Arc<Templates>,
+    mailer: Option<Mailer>,
+    outside: outside::Outside,
+    /// One at a time finds or makes the user behind an identity at a provider.
+    mapping: tokio::sync::Mutex<()>,
 }
 
 impl Accounts {
-    pub fn new(cx: Cx, fed: Fed, rooms: Rooms, devices: Devices) -> Self {
+    /// An error if a template is wrong.
+    pub fn new(cx: Cx, fed: Fed, rooms: Rooms, devices: Devices) -> Result<Self> {
+        let templates = Arc::new(Templates::load(&cx.config)?);
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let inner = Inner {
             limits: Limits::new(&cx.config.rate),
             hashing: Semaphore::new(cores),
             seen: sightings::LastSeen::new(),
             nonces: nonces::Nonces::new(),
-            telling: profile::Telling::default(),
+            task_left: tokio::sync::Notify::new(),
             parting: AtomicBool::new(false),
+            mailer: Mailer::new(&cx.config, templates.clone())?,
+            templates,
+            outside: outside::Outside::new(&cx.config),
+            mapping: tokio::sync::Mutex::new(()),
         };
-        Self { cx, fed, rooms, devices, inner: Arc::new(inner) }
+        Ok(Self { cx, fed, rooms, devices, inner: Arc::new(inner) })
     }
 
     /// The rate limiters of this process.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    /// What pages are made of.
+    pub fn templates(&self) -> &Templates {
+        &self.inner.templates
+    }
+
+    fn outside(&self) -> &outside::Outside {
+        &self.inner.outside
+    }
+
+    fn mailer(&self) -> Option<&Mailer> {
+        self.inner.mailer.as_ref()
     }
 
     /// The application service with an id.

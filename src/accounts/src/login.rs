@@ -1,6 +1,7 @@
 //! Finding out whose login it is.
 
 use crate::ratelimit::Count;
+use crate::threepids::canonical_email;
 use crate::{Accounts, NewSession, Session};
 use config::AppService;
 use ruma::{OwnedUserId, UserId};
@@ -212,10 +213,10 @@ impl Accounts {
         msc.and_then(|m| m.get(key)).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// A token with which another device of the user may log in once.
-    pub async fn make_login_token(&self, user_id: &UserId, lives_ms: u64) -> Result<String> {
+    /// A token with which a device of the user may log in once. `provider`: where the user proved who they are.
+    pub async fn make_login_token(&self, user_id: &UserId, lives_ms: u64, provider: Option<&str>) -> Result<String> {
         let token = types::credentials::login_token();
-        self.cx.store.add_login_token(user_id.as_str(), &token, self.cx.now_ms() + lives_ms as i64).await?;
+        self.cx.store.add_login_token(user_id.as_str(), &token, self.cx.now_ms() + lives_ms as i64, provider).await?;
         Ok(token)
     }
 
@@ -231,17 +232,6 @@ impl Accounts {
 pub(crate) fn not_approved(message: &'static str) -> Error {
     Error::client(403, "ORG.MATRIX.MSC3866_USER_AWAITING_APPROVAL", message)
         .with("approval_notice_medium", "org.matrix.msc3866.none")
-}
-
-/// An e-mail address as it is stored: lower-cased, and the local part folded.
-pub fn canonical_email(address: &str) -> Result<String> {
-    let address = address.trim();
-    match address.split_once('@') {
-        Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') => {
-            Ok(format!("{}@{}", local.to_lowercase(), domain.to_lowercase()))
-        }
-        _ => Err(Error::bad_request("Unable to parse email address")),
-    }
 }
 
 #[cfg(test)]
@@ -262,12 +252,5 @@ mod tests {
         assert_eq!(parse(json!({"medium": "email", "address": "a@b"})).unwrap(), mail);
         assert_eq!(parse(json!({})).unwrap_err().errcode(), Some("M_INVALID_PARAM"));
         assert_eq!(parse(json!({"identifier": {"user": "x"}})).unwrap_err().errcode(), Some("M_MISSING_PARAM"));
-    }
-
-    #[test]
-    fn addresses_are_folded() {
-        assert_eq!(canonical_email("Foo@Example.COM").unwrap(), "foo@example.com");
-        assert!(canonical_email("foo").is_err());
-        assert!(canonical_email("a@b@c").is_err());
     }
 }

@@ -6,18 +6,19 @@ use fedclient::Call;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 use slog::{info, warn};
-use std::collections::HashMap;
-use std::sync::Mutex;
+use replication::Command;
+use store::locks::Mode;
 use store::profiles::Profile;
-use types::{Error, OwnedUserId, Requester, Result};
+use types::{Error, Requester, Result};
 
 const MAX_NAME: usize = 256;
 const MAX_AVATAR_URL: usize = 1000;
 /// Longest name of a custom field, in bytes.
 const MAX_FIELD: usize = 255;
 
-/// For each user whose rooms are being told of a change, whether there was another change meanwhile.
-pub(crate) type Telling = Mutex<HashMap<OwnedUserId, bool>>;
+/// The task that carries a profile into the user's rooms, and the lock under which it is replaced.
+const UPDATE_JOIN_STATES: &str = "update_join_states";
+const UPDATE_JOIN_STATES_LOCK: &str = "update_join_states_lock";
 
 /// 400 for names of fields outside the Common Namespaced Identifier Grammar.
 pub fn check_field_name(name: &str) -> Result<()> {
@@ -91,6 +92,18 @@ impl Accounts {
     /// Sets a field, or removes it (`value` None), and carries names and avatars into the user's rooms.
     pub async fn set_profile_field(&self, who: &Requester, user_id: &UserId, field: &str, value: Option<Value>) -> Result<()> {
         let by_admin = self.cx.store.is_admin(who.user_id.as_str()).await?;
+        self.set_profile_field_as(who, user_id, field, value, by_admin).await
+    }
+
+    /// As [`Accounts::set_profile_field`]. `by_admin`: what users may not change of themselves may be changed.
+    pub(crate) async fn set_profile_field_as(
+        &self,
+        who: &Requester,
+        user_id: &UserId,
+        field: &str,
+        value: Option<Value>,
+        by_admin: bool,
+    ) -> Result<()> {
         self.check_change(who, user_id, field, by_admin)?;
         let stream = self.cx.config.server.include_profile_updates_in_sync;
         if stream && !self.cx.duties.writes(StreamGroup::Events) {
@@ -108,7 +121,7 @@ impl Accounts {
         if matches!(field, "displayname" | "avatar_url") {
             self.show_in_directory(user_id).await?;
             if !who.shadow_banned {
-                self.tell_rooms(user_id.to_owned());
+                self.tell_rooms(who, user_id).await?;
             }
         }
         Ok(())
@@ -201,37 +214,29 @@ impl Accounts {
         self.cx.store.show_in_directory(user_id, profile.displayname.as_deref(), profile.avatar_url.as_deref()).await
     }
 
-    /// Carries the profile into the user's rooms, one after the other, in the background. A change that comes while
-    /// this is under way is carried along in another round.
-    fn tell_rooms(&self, user_id: OwnedUserId) {
-        let mut telling = self.inner.telling.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(again) = telling.get_mut(&user_id) {
-            *again = true;
-            return;
+    /// Leaves word that the profile is to be carried into the user's rooms. The task is in the database, so that it
+    /// outlives this process; the process of the background tasks does it. An older one need not be finished.
+    async fn tell_rooms(&self, who: &Requester, user_id: &UserId) -> Result<()> {
+        let user = user_id.as_str();
+        let _one_at_a_time = self.cx.lock(UPDATE_JOIN_STATES_LOCK, user, Mode::Exclusive).await?;
+        let params = json!({"requester_authenticated_entity": who.authenticated_entity});
+        let replaced = self.cx.store.replace_task(UPDATE_JOIN_STATES, user, &params, self.cx.now_ms()).await?;
+        for id in replaced.cancelled {
+            self.cx.bus.send(Command::CancelTask { id });
         }
-        telling.insert(user_id.clone(), false);
-        let accounts = self.clone();
-        tokio::spawn(async move {
-            loop {
-                accounts.tell_rooms_once(&user_id).await;
-                let mut telling = accounts.inner.telling.lock().unwrap_or_else(|e| e.into_inner());
-                match telling.get_mut(&user_id) {
-                    Some(again) if *again => *again = false,
-                    _ => {
-                        telling.remove(&user_id);
-                        return;
-                    }
-                }
-            }
-        });
+        self.cx.bus.send(Command::NewActiveTask { id: replaced.id });
+        // Without Redis nobody but this process is there to hear it.
+        self.inner.task_left.notify_one();
+        Ok(())
     }
 
-    /// Carries name and avatar into all rooms of the user, as a task another process left behind asks for.
+    /// Waits until this process has left a task in `scheduled_tasks`.
+    pub async fn task_left(&self) {
+        self.inner.task_left.notified().await;
+    }
+
+    /// Carries name and avatar into all rooms of the user, as a task asks for. Rooms that have them stay as they are.
     pub async fn carry_profile(&self, user_id: &UserId) {
-        self.tell_rooms_once(user_id).await;
-    }
-
-    async fn tell_rooms_once(&self, user_id: &UserId) {
         let rooms = match self.cx.store.rooms_joined_by(user_id.as_str()).await {
             Ok(rooms) => rooms,
             Err(e) => return warn!(self.cx.log, "cannot carry profile into rooms"; "user" => %user_id, "error" => %e),

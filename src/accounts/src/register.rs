@@ -11,6 +11,9 @@ use types::{Error, Result};
 /// Longest user id, in characters.
 const MAX_USER_ID: usize = 255;
 
+/// Stages that show that an address is somebody's.
+const ADDRESS_STAGES: [&str; 2] = ["m.login.email.identity", "m.login.msisdn"];
+
 /// An account to be made.
 #[derive(Clone, Debug, Default)]
 pub struct Registration {
@@ -37,10 +40,24 @@ impl Accounts {
     /// The ways to register, by configuration.
     pub fn registration_flows(&self) -> Flows {
         let registration = &self.cx.config.registration;
-        // Neither mail nor SMS can be sent: flows with addresses are not offered.
+        let asks = |medium: &str| registration.require_3pid.iter().any(|m| m == medium);
+        let (email, msisdn) = ("m.login.email.identity".to_owned(), "m.login.msisdn".to_owned());
+        let needs_email = asks("email");
+        let needs_msisdn = asks("msisdn") && !registration.disable_msisdn;
+        let can_email = self.can_verify_email();
+        let can_msisdn = registration.msisdn_delegate.is_some() && !registration.disable_msisdn;
         let mut flows: Flows = Vec::new();
-        if registration.require_3pid.is_empty() {
+        if !needs_email && !needs_msisdn {
             flows.push(vec!["m.login.dummy".to_owned()]);
+        }
+        if can_email && !needs_msisdn {
+            flows.push(vec![email.clone()]);
+        }
+        if can_msisdn && !needs_email {
+            flows.push(vec![msisdn.clone()]);
+        }
+        if can_email && can_msisdn {
+            flows.push(vec![msisdn, email]);
         }
         if registration.token_3pid_bypass {
             flows.push(vec!["m.login.registration_token".to_owned()]);
@@ -48,8 +65,8 @@ impl Accounts {
         if self.cx.config.consent.as_ref().is_some_and(|c| c.require_at_registration) {
             flows.iter_mut().for_each(|f| f.insert(0, "m.login.terms".to_owned()));
         }
-        if registration.captcha.is_some() {
-            flows.iter_mut().for_each(|f| f.insert(0, "m.login.recaptcha".to_owned()));
+        if registration.captcha_required {
+            flows.iter_mut().for_each(|f| f.insert(0, crate::ui_auth::RECAPTCHA.to_owned()));
         }
         if registration.requires_token {
             for flow in flows.iter_mut().filter(|f| !f.iter().any(|s| s == "m.login.registration_token")) {
@@ -215,12 +232,30 @@ impl Accounts {
         Ok((user_id, service))
     }
 
+    /// Refuses addresses that somebody proved to have but that may not, or cannot, be a new account's.
+    pub async fn check_new_addresses(&self, stages: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+        for stage in ADDRESS_STAGES {
+            let Some(validated) = stages.get(stage).and_then(crate::validated_by_stage) else { continue };
+            let message = "Third party identifiers (email/phone numbers) are not authorized on this server";
+            self.check_threepid_allowed(&validated.medium, &validated.address, message)?;
+            if self.cx.store.threepid_owner(&validated.medium, &validated.address).await?.is_some() {
+                return Err(crate::threepids::in_use(format!("{} is already in use", validated.medium)));
+            }
+        }
+        Ok(())
+    }
+
     /// What is to follow a registration by interactive authentication: `stages` that were completed.
     pub async fn after_ui_registration(
         &self,
         user_id: &UserId,
         stages: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<()> {
+        for stage in ADDRESS_STAGES {
+            if let Some(validated) = stages.get(stage).and_then(crate::validated_by_stage) {
+                self.add_threepid(user_id, &validated).await?;
+            }
+        }
         if let (true, Some(consent)) = (stages.contains_key("m.login.terms"), &self.cx.config.consent) {
             self.cx.store.set_consent_version(user_id.as_str(), &consent.version, self.cx.now_ms()).await?;
             self.auto_join_after_consent(user_id).await;

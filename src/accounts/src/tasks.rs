@@ -19,14 +19,15 @@ impl Accounts {
         }
     }
 
-    /// Deletes sessions of interactive authentication and login tokens that nobody finished. Never returns.
+    /// Deletes sessions of interactive authentication, login tokens and tokens sent to addresses that nobody finished. Never returns.
     async fn expire(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(300)).await;
             let now = self.cx.now_ms();
             let sessions = self.cx.store.delete_old_ui_auth_sessions(now - ui_auth::SESSION_LIFETIME_MS).await;
             let tokens = self.cx.store.delete_expired_login_tokens(now - TOKEN_GRACE_MS).await;
-            if let Err(e) = sessions.and(tokens.map(|_| ())) {
+            let addresses = self.cx.store.delete_expired_threepid_tokens(now).await;
+            if let Err(e) = sessions.and(tokens.map(|_| ())).and(addresses) {
                 warn!(self.cx.log, "cannot expire sessions"; "error" => %e);
             }
         }

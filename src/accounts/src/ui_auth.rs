@@ -34,7 +34,11 @@ pub struct Proven {
 }
 
 /// Key under which the server remembers who must prove themselves.
-const REQUEST_USER: &str = "request_user_id";
+pub(crate) const REQUEST_USER: &str = "request_user_id";
+/// Stage of a captcha.
+pub(crate) const RECAPTCHA: &str = "m.login.recaptcha";
+/// Stage of single sign-on.
+pub(crate) const SSO: &str = "m.login.sso";
 /// Key of a registration token that is held.
 pub(crate) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 
@@ -74,7 +78,7 @@ impl Accounts {
         let mut failure = None;
         if let Some(stage) = auth.get("type") {
             let stage = stage.as_str().ok_or_else(|| Error::bad_json("auth.type: must be a string"))?;
-            match self.check_stage(stage, &auth, &id).await {
+            match self.check_stage(stage, &auth, &id, &rq.ip).await {
                 Ok(Value::Null) => {}
                 Ok(result) => store.complete_ui_auth_stage(&id, stage, &result).await?,
                 Err(e @ Error::Internal(_)) => return Err(e),
@@ -126,13 +130,16 @@ impl Accounts {
     }
 
     /// The result of a stage: null if it came to nothing.
-    async fn check_stage(&self, stage: &str, auth: &Map<String, Value>, session: &str) -> Result<Value> {
+    async fn check_stage(&self, stage: &str, auth: &Map<String, Value>, session: &str, client: &str) -> Result<Value> {
         let registration = &self.cx.config.registration;
         match stage {
             "m.login.dummy" | "m.login.terms" => Ok(Value::Bool(true)),
             REGISTRATION_TOKEN if registration.requires_token || registration.token_3pid_bypass => {
                 self.check_registration_token(auth, session).await
             }
+            RECAPTCHA if registration.captcha.is_some() => self.check_captcha_stage(auth, client).await,
+            "m.login.msisdn" => self.check_msisdn_stage(auth).await,
+            "m.login.email.identity" => self.check_email_stage(auth).await,
             _ => Ok(Value::String(self.password_login(auth, true).await?)),
         }
     }
@@ -163,19 +170,13 @@ impl Accounts {
         }
     }
 
-    /// Completes a stage from outside the request (the fallback page). 400 for stages that cannot be.
-    pub async fn complete_stage(&self, stage: &str, session: &str) -> Result<()> {
-        if stage != "m.login.terms" {
-            return Err(Error::invalid_param(format!("Unknown UIA stage type: {stage}")));
-        }
-        self.cx.store.complete_ui_auth_stage(session, stage, &Value::Bool(true)).await
-    }
-
-    /// Completes the stage of a registration token from the fallback page.
-    pub async fn complete_token_stage(&self, session: &str, token: &str) -> Result<()> {
-        let auth = Map::from_iter([("token".to_owned(), json!(token)), ("session".to_owned(), json!(session))]);
-        let result = self.check_registration_token(&auth, session).await?;
-        self.cx.store.complete_ui_auth_stage(session, REGISTRATION_TOKEN, &result).await
+    /// Completes a stage from outside the request (the fallback page), by the fields a request would have under
+    /// `auth`. `client`: address of the client.
+    pub async fn complete_stage(&self, stage: &str, session: &str, field: Option<(&str, &str)>, client: &str) -> Result<()> {
+        let mut auth = Map::from_iter([("session".to_owned(), json!(session))]);
+        auth.extend(field.map(|(name, value)| (name.to_owned(), json!(value))));
+        let result = self.check_stage(stage, &auth, session, client).await?;
+        self.cx.store.complete_ui_auth_stage(session, stage, &result).await
     }
 
     /// What the server remembers with a session. 400 if there is no such session.
@@ -194,7 +195,7 @@ impl Accounts {
         let config = &self.cx.config;
         for stage in flows.iter().flatten() {
             match (stage.as_str(), &config.registration.captcha, &config.consent) {
-                ("m.login.recaptcha", Some(captcha), _) => {
+                (RECAPTCHA, Some(captcha), _) => {
                     params.insert(stage.clone(), json!({"public_key": captcha.public_key}));
                 }
                 ("m.login.terms", _, Some(consent)) => {
@@ -239,6 +240,9 @@ impl Accounts {
         if auth.localdb_enabled && auth.password_reauth && self.cx.store.has_password(&who.user_id).await? {
             flows.push(vec!["m.login.password".to_owned()]);
         }
+        if !self.providers_of(user).await?.is_empty() {
+            flows.push(vec![SSO.to_owned()]);
+        }
         let remember = Map::from_iter([(REQUEST_USER.to_owned(), json!(user))]);
         let proven = match self.check_ui_auth(&flows, rq, body, remember).await {
             Err(e) => {
@@ -249,7 +253,8 @@ impl Accounts {
             }
             Ok(proven) => proven,
         };
-        if proven.stages.get("m.login.password").and_then(Value::as_str) != Some(user) {
+        let by = |stage: &str| proven.stages.get(stage).and_then(Value::as_str) == Some(user);
+        if !by("m.login.password") && !by(SSO) {
             return Err(Error::forbidden("Invalid auth"));
         }
         self.cx.store.set_token_last_validated(token_id, self.cx.now_ms()).await?;

@@ -66,7 +66,7 @@ impl App {
         let fed = Fed::new(&cx)?;
         let rooms = Rooms::start(cx.clone(), fed.clone())?;
         let devices = Devices::new(cx.clone(), fed.clone());
-        let accounts = Accounts::new(cx.clone(), fed.clone(), rooms.clone(), devices.clone());
+        let accounts = Accounts::new(cx.clone(), fed.clone(), rooms.clone(), devices.clone())?;
         accounts.spawn_tasks();
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use store::scheduled_tasks::Task;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::AbortHandle;
 use types::{Error, Result};
@@ -16,8 +17,16 @@ use types::{Error, Result};
 const UPDATE_JOIN_STATES: &str = "update_join_states";
 /// Removes what waited for a device that is gone.
 const DELETE_DEVICE_MESSAGES: &str = "delete_device_messages";
+/// Removes one-time keys that clients may have forgotten; Synapse's database update leaves this task once.
+const DELETE_OLD_OTKS: &str = "delete_old_otks";
 /// Tasks of other kinds are left to whoever knows them.
-const KNOWN: &[&str] = &[UPDATE_JOIN_STATES, DELETE_DEVICE_MESSAGES];
+const KNOWN: &[&str] = &[UPDATE_JOIN_STATES, DELETE_DEVICE_MESSAGES, DELETE_OLD_OTKS];
+
+/// Users whose one-time keys are looked at together, and how long the database rests afterwards.
+const OTK_USERS: i64 = 100;
+const OTK_PAUSE: Duration = Duration::from_secs(4);
+/// One-time keys of this age may have been forgotten by their client. Milliseconds.
+const OTK_AGE_MS: i64 = 7 * 24 * 3600 * 1000;
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Tasks under way at once.
@@ -27,11 +36,15 @@ const KEEP_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// What is under way, by id.
 #[derive(Clone, Default)]
-struct Running(Arc<Mutex<HashMap<String, AbortHandle>>>);
+struct Running {
+    tasks: Arc<Mutex<HashMap<String, AbortHandle>>>,
+    /// One ended: another may have waited for its place.
+    ended: Arc<Notify>,
+}
 
 impl Running {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.tasks.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -44,6 +57,8 @@ impl App {
         loop {
             let done = tokio::select! {
                 _ = look.tick() => self.look_for_tasks(&running).await,
+                _ = self.accounts.task_left() => self.look_for_tasks(&running).await,
+                _ = running.ended.notified() => self.look_for_tasks(&running).await,
                 command = commands.recv() => match command {
                     Ok(Command::NewActiveTask { .. }) | Err(RecvError::Lagged(_)) => self.look_for_tasks(&running).await,
                     Ok(Command::CancelTask { id }) => self.cancel_task(&running, &id).await,
@@ -82,6 +97,7 @@ impl App {
         let work = tokio::spawn(async move {
             app.carry_out(&task).await;
             ended.lock().remove(&task.id);
+            ended.ended.notify_one();
         });
         tasks.insert(id, work.abort_handle());
     }
@@ -113,6 +129,15 @@ impl App {
                 let upto = task.params["up_to_stream_id"].as_i64();
                 let upto = upto.ok_or_else(|| Error::internal("params.up_to_stream_id: no number"))?;
                 self.store.delete_to_device_upto(text("user_id")?, text("device_id")?, upto).await
+            }
+            DELETE_OLD_OTKS => {
+                let before = self.cx.now_ms() - OTK_AGE_MS;
+                let mut after = String::new();
+                while let Some(last) = self.store.delete_old_one_time_keys(&after, OTK_USERS, before).await? {
+                    after = last;
+                    tokio::time::sleep(OTK_PAUSE).await;
+                }
+                Ok(())
             }
             other => Err(Error::internal(format!("action {other} is not known"))),
         }

@@ -1,4 +1,4 @@
-//! The own account (spec: "Account management", "Adding Account Administrative Contact Information").
+//! The own account (spec: "Account management").
 
 use crate::proof::prove;
 use app::App;
@@ -9,6 +9,8 @@ use types::{Error, Requester, Result};
 
 /// Session data: the hash of the new password, kept while other stages are done.
 const PASSWORD_HASH: &str = "password_hash";
+/// The stage that shows that an e-mail address is somebody's.
+const EMAIL: &str = "m.login.email.identity";
 
 pub fn routes() -> Vec<Route<App>> {
     vec![
@@ -19,31 +21,6 @@ pub fn routes() -> Vec<Route<App>> {
         route("POST", "DeactivateAccountRestServlet", "/_matrix/client/(r0|v3|unstable)/account/deactivate")
             .on(On::Main)
             .user(deactivate),
-        route("GET", "ThreepidRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid").user(threepids),
-        route("POST", "ThreepidDeleteRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/delete")
-            .on(On::Main)
-            .user(delete_threepid),
-        route(
-            "POST",
-            "EmailPasswordRequestTokenRestServlet",
-            "/_matrix/client/(r0|v3|unstable)/account/password/email/requestToken",
-        )
-        .on(On::Main)
-        .open(no_mail_reset),
-        route(
-            "POST",
-            "EmailThreepidRequestTokenRestServlet",
-            "/_matrix/client/(r0|v3|unstable)/account/3pid/email/requestToken",
-        )
-        .on(On::Main)
-        .open(no_mail),
-        route(
-            "POST",
-            "MsisdnThreepidRequestTokenRestServlet",
-            "/_matrix/client/(r0|v3|unstable)/account/3pid/msisdn/requestToken",
-        )
-        .on(On::Main)
-        .open(no_sms),
     ]
 }
 
@@ -63,17 +40,12 @@ struct ChangePassword {
     logout_devices: Option<bool>,
 }
 
-/// Without a token only an e-mail address could prove who asks, and mail is not sent: the flow is shown.
+/// With a token its owner proves who they are; without, an e-mail address does.
 async fn change_password(app: App, rq: Rq) -> Result<()> {
-    if rq.access_token().is_none() {
-        let proof = crate::proof::ui_auth(&rq, "modify your account password");
-        let mut asked: Map<String, Value> = rq.json()?;
-        asked.remove("new_password");
-        let flows = [vec!["m.login.email.identity".to_owned()]];
-        app.accounts.check_ui_auth(&flows, &proof, asked, Map::new()).await?;
-        return Err(Error::forbidden("Password reset by e-mail is not available"));
-    }
-    let who = app.authenticate(&rq, Access::User).await?;
+    let who = match rq.access_token() {
+        Some(_) => Some(app.authenticate(&rq, Access::User).await?),
+        None => None,
+    };
     let body: ChangePassword = rq.json()?;
     if body.new_password.as_ref().is_some_and(|p| p.chars().count() > 512) {
         return Err(Error::bad_json("new_password: longer than 512 characters"));
@@ -85,22 +57,16 @@ async fn change_password(app: App, rq: Rq) -> Result<()> {
     // The new password must not get into the database.
     asked.remove("new_password");
     let proof = crate::proof::ui_auth(&rq, "modify your account password");
-    let proven = match app.accounts.prove_owner(&who, &proof, asked, false).await {
-        Ok(proven) => proven,
-        Err(Error::Client(e)) => {
-            let session = e.extra.get("session").and_then(Value::as_str);
-            if let (true, Some(session), Some(password)) = (e.errcode.is_empty(), session, &body.new_password)
-                && app.accounts.ui_auth_data(session, PASSWORD_HASH).await?.is_none()
-            {
-                let hash = app.accounts.hash_password(password).await?;
-                app.accounts.set_ui_auth_data(session, PASSWORD_HASH, json!(hash)).await?;
-            }
-            return Err(Error::Client(e));
-        }
-        Err(e) => return Err(e),
+    let proven = match &who {
+        Some(who) => app.accounts.prove_owner(who, &proof, asked, false).await,
+        None => app.accounts.check_ui_auth(&[vec![EMAIL.to_owned()]], &proof, asked, Map::new()).await,
     };
-    let hash = match (body.new_password, &proven.session) {
-        (Some(password), _) => Some(app.accounts.hash_password(&password).await?),
+    let proven = match proven {
+        Ok(proven) => proven,
+        Err(e) => return Err(keep_password(&app, body.new_password.as_deref(), e).await?),
+    };
+    let hash = match (&body.new_password, &proven.session) {
+        (Some(password), _) => Some(app.accounts.hash_password(password).await?),
         (None, Some(session)) => {
             app.accounts.ui_auth_data(session, PASSWORD_HASH).await?.and_then(|h| h.as_str().map(str::to_owned))
         }
@@ -108,13 +74,33 @@ async fn change_password(app: App, rq: Rq) -> Result<()> {
     };
     let hash = hash.ok_or_else(|| Error::missing_param("Missing params: password"))?;
     let logout = proven.params.get("logout_devices").and_then(Value::as_bool).or(body.logout_devices).unwrap_or(true);
-    app.accounts.set_password(&who.user_id, &hash, logout, Some(&who)).await
+    let user_id = match &who {
+        Some(who) => who.user_id.clone(),
+        None => app.accounts.owner_by_stage(proven.stages.get(EMAIL)).await?,
+    };
+    app.accounts.set_password(&user_id, &hash, logout, who.as_ref()).await
+}
+
+/// Keeps the new password's hash with a session that has further stages to do: clients need not send it again.
+/// Returns the error, which tells what is left to do.
+async fn keep_password(app: &App, password: Option<&str>, e: Error) -> Result<Error> {
+    let Error::Client(told) = &e else { return Ok(e) };
+    let session = told.extra.get("session").and_then(Value::as_str);
+    if let (true, Some(session), Some(password)) = (told.errcode.is_empty(), session, password)
+        && app.accounts.ui_auth_data(session, PASSWORD_HASH).await?.is_none()
+    {
+        let hash = app.accounts.hash_password(password).await?;
+        app.accounts.set_ui_auth_data(session, PASSWORD_HASH, json!(hash)).await?;
+    }
+    Ok(e)
 }
 
 #[derive(Deserialize)]
 struct Deactivate {
     #[serde(default)]
     erase: bool,
+    #[serde(default)]
+    id_server: Option<String>,
 }
 
 async fn deactivate(app: App, who: Requester, rq: Rq) -> Result<Value> {
@@ -122,44 +108,6 @@ async fn deactivate(app: App, who: Requester, rq: Rq) -> Result<Value> {
     if who.app_service.is_none() {
         prove(&app, &who, &rq, "deactivate your account", false).await?;
     }
-    app.accounts.deactivate(&who.user_id, body.erase).await?;
-    Ok(json!({"id_server_unbind_result": "success"}))
-}
-
-async fn threepids(app: App, who: Requester, _: Rq) -> Result<Value> {
-    Ok(json!({"threepids": app.store.threepids(who.user_id.as_str()).await?}))
-}
-
-#[derive(Deserialize)]
-struct DeleteThreepid {
-    medium: String,
-    address: String,
-}
-
-async fn delete_threepid(app: App, who: Requester, rq: Rq) -> Result<Value> {
-    if !app.cx.config.registration.enable_3pid_changes {
-        return Err(Error::client(400, "M_FORBIDDEN", "3PID changes are disabled on this server"));
-    }
-    let body: DeleteThreepid = rq.json()?;
-    let address = match body.medium.as_str() {
-        "email" => accounts::canonical_email(&body.address)?,
-        "msisdn" => body.address,
-        _ => return Err(Error::bad_json("medium: must be email or msisdn")),
-    };
-    app.store.delete_threepids(who.user_id.as_str(), Some((&body.medium, &address))).await?;
-    Ok(json!({"id_server_unbind_result": "success"}))
-}
-
-async fn no_mail_reset(_: App, _: Rq) -> Result<()> {
-    Err(Error::bad_request("Email-based password resets have been disabled on this server"))
-}
-
-async fn no_mail(_: App, _: Rq) -> Result<()> {
-    let message = "Adding an email to your account is disabled on this server";
-    Err(Error::client(400, "M_THREEPID_MEDIUM_NOT_SUPPORTED", message))
-}
-
-async fn no_sms(_: App, _: Rq) -> Result<()> {
-    let message = "Adding phone numbers to user account is not supported by this homeserver";
-    Err(Error::client(400, "M_THREEPID_MEDIUM_NOT_SUPPORTED", message))
+    let unbound = app.accounts.deactivate(&who.user_id, body.erase, body.id_server.as_deref()).await?;
+    Ok(json!({"id_server_unbind_result": if unbound { "success" } else { "no-support" }}))
 }

@@ -222,7 +222,7 @@ async fn change(app: &App, who: &Requester, user_id: &UserId, body: &Map<String,
         app.accounts.set_password(user_id, &hash, wanted.logout_devices, Some(who)).await?;
     }
     match wanted.deactivated {
-        Some(true) if !user.deactivated => app.accounts.deactivate(user_id, false).await?,
+        Some(true) if !user.deactivated => app.accounts.deactivate(user_id, false, None).await.map(|_| ())?,
         Some(false) if user.deactivated => app.accounts.reactivate(user_id).await?,
         _ => {}
     }
@@ -256,7 +256,7 @@ async fn set_threepids(app: &App, user_id: &UserId, wanted: &[(String, String)])
 async fn deactivate(app: App, _: Requester, rq: Rq) -> Result<Value> {
     let user_id = existing(&app, &rq, "deactivate").await?;
     let body: Map<String, Value> = rq.json_or_empty()?;
-    app.accounts.deactivate(&user_id, flag(&body, "erase")?.unwrap_or(false)).await?;
+    app.accounts.deactivate(&user_id, flag(&body, "erase")?.unwrap_or(false), None).await?;
     Ok(json!({"id_server_unbind_result": "success"}))
 }
 

@@ -1,12 +1,16 @@
 //! Pages for stages of interactive authentication that a client cannot show itself (spec: "Fallback").
 
+use crate::pages::{field, html, page};
+use crate::proof::address;
+use ::pages::context;
 use app::App;
 use http::{Reply, Route, Rq, route};
-use httpcrate::StatusCode;
 use types::{Error, Result};
 
 const PATH: &str = "/_matrix/client/(r0|v3|unstable)/auth/{stage}/fallback/web";
 
+const RECAPTCHA: &str = "m.login.recaptcha";
+const SSO: &str = "m.login.sso";
 const TERMS: &str = "m.login.terms";
 const TOKEN: &str = "m.login.registration_token";
 
@@ -14,74 +18,59 @@ pub fn routes() -> Vec<Route<App>> {
     vec![route("GET", "AuthRestServlet", PATH).open(show), route("POST", "AuthRestServlet", PATH).open(submit)]
 }
 
-fn html(body: String) -> Reply {
-    let page = format!("<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Authentication</title></head><body>{body}</body></html>");
-    Reply::bytes(StatusCode::OK, "text/html; charset=utf-8", page.into())
+fn unknown_stage() -> Error {
+    Error::client(404, "M_UNKNOWN", "Unknown auth stage type")
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-/// Fields of the query or of a submitted form.
-fn field(rq: &Rq, name: &str) -> Option<String> {
-    let form: Vec<(String, String)> = serde_urlencoded::from_bytes(&rq.body).unwrap_or_default();
-    let in_form = form.into_iter().find(|(n, _)| n == name).map(|(_, v)| v);
-    in_form.or_else(|| rq.param(name).map(str::to_owned)).filter(|v| !v.is_empty())
-}
-
-/// A form for one stage. `hint`: what went wrong with the last try.
-fn form(app: &App, stage: &str, session: &str, hint: Option<&str>) -> Result<Reply> {
-    let hint = hint.map(|h| format!("<p role=\"alert\">{}</p>", escape(h))).unwrap_or_default();
-    let session = escape(session);
-    let hidden = format!("<input type=\"hidden\" name=\"session\" value=\"{session}\">");
-    match (stage, &app.cx.config.consent) {
-        (TERMS, Some(consent)) => {
-            let url = format!("{}_matrix/consent?v={}", app.cx.config.server.public_baseurl, consent.version);
-            let (url, name) = (escape(&url), escape(&consent.policy_name));
-            Ok(html(format!(
-                "{hint}<form method=\"post\"><p>Please read and accept the <a href=\"{url}\">{name}</a>.</p>{hidden}<button>Accept</button></form>"
-            )))
+/// A form for one stage. `error`: what went wrong with the last try.
+fn form(app: &App, stage: &str, session: &str, error: Option<&str>) -> Result<Reply> {
+    let config = &app.cx.config;
+    let (template, more) = match (stage, &config.registration.captcha, &config.consent) {
+        (RECAPTCHA, Some(captcha), _) => ("recaptcha.html", context! { sitekey => &captcha.public_key }),
+        (TERMS, _, Some(consent)) => {
+            let terms_url = format!("{}_matrix/consent?v={}", config.server.public_baseurl, consent.version);
+            ("terms.html", context! { terms_url })
         }
-        (TOKEN, _) => Ok(html(format!(
-            "{hint}<form method=\"post\"><label>Registration token <input name=\"token\" autocomplete=\"off\"></label>{hidden}<button>Continue</button></form>"
-        ))),
-        _ => Err(Error::client(404, "M_UNKNOWN", "Unknown auth stage type")),
+        (TOKEN, ..) => ("registration_token.html", context! {}),
+        _ => return Err(unknown_stage()),
+    };
+    let myurl = format!("/_matrix/client/v3/auth/{stage}/fallback/web");
+    let variables = context! { session, myurl, ..more };
+    // Templates ask whether there is an error, not which.
+    match error {
+        None => page(app, 200, template, variables),
+        Some(error) => page(app, 200, template, context! { error, ..variables }),
     }
 }
 
 async fn show(app: App, rq: Rq) -> Result<Reply> {
     let session = field(&rq, "session").ok_or_else(|| Error::bad_request("No session supplied"))?;
-    form(&app, rq.arg("stage")?, &session, None)
+    match rq.arg("stage")? {
+        SSO => Ok(html(200, app.accounts.sso_stage_page(&session).await?)),
+        stage => form(&app, stage, &session, None),
+    }
 }
 
 async fn submit(app: App, rq: Rq) -> Result<Reply> {
     let session = field(&rq, "session").ok_or_else(|| Error::bad_request("No session supplied"))?;
     let stage = rq.arg("stage")?;
-    let done = match stage {
-        TERMS if app.cx.config.consent.is_some() => app.accounts.complete_stage(stage, &session).await,
+    let filled = match stage {
+        RECAPTCHA if app.cx.config.registration.captcha.is_some() => {
+            let response = field(&rq, "g-recaptcha-response");
+            Some(("response", response.ok_or_else(|| Error::bad_request("No captcha response supplied"))?))
+        }
+        TERMS if app.cx.config.consent.is_some() => None,
         TOKEN => {
             let token = field(&rq, "token");
-            let token = token.ok_or_else(|| Error::missing_param("Missing required string query parameter 'token'"))?;
-            app.accounts.complete_token_stage(&session, &token).await
+            let missing = || Error::missing_param("Missing required string query parameter 'token'");
+            Some(("token", token.ok_or_else(missing)?))
         }
-        _ => return Err(Error::client(404, "M_UNKNOWN", "Unknown auth stage type")),
+        _ => return Err(unknown_stage()),
     };
-    match done {
-        Ok(()) => Ok(html(
-            "<p>Thank you. You may close this window.</p><script>if(window.onAuthDone){window.onAuthDone()}else if(window.opener){window.opener.postMessage('authDone','*')}</script>".to_owned(),
-        )),
+    let filled = filled.as_ref().map(|(name, value)| (*name, value.as_str()));
+    match app.accounts.complete_stage(stage, &session, filled, &address(&rq)).await {
+        Ok(()) => page(&app, 200, "auth_success.html", context! {}),
         Err(Error::Client(e)) => form(&app, stage, &session, Some(&e.message)),
         Err(e) => Err(e),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_from_outside_is_escaped() {
-        assert_eq!(escape("\"><script>"), "&quot;&gt;&lt;script&gt;");
     }
 }

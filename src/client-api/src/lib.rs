@@ -18,6 +18,7 @@ mod login;
 mod membership;
 mod notifications;
 mod openid;
+mod pages;
 mod paging;
 mod presence;
 mod profile;
@@ -35,8 +36,10 @@ mod rooms_state;
 mod search;
 mod send_to_device;
 mod spaces;
+mod sso;
 mod sync;
 mod tags;
+mod threepids;
 mod typing;
 mod upgrade;
 mod user_directory;
@@ -82,8 +85,10 @@ pub fn routes() -> Vec<Route<App>> {
         search::routes(),
         send_to_device::routes(),
         spaces::routes(),
+        sso::routes(),
         sync::routes(),
         tags::routes(),
+        threepids::routes(),
         typing::routes(),
         upgrade::routes(),
         user_directory::routes(),

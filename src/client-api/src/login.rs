@@ -29,14 +29,32 @@ pub fn routes() -> Vec<Route<App>> {
 async fn flows(app: App, _: Rq) -> Result<Value> {
     let auth = &app.cx.config.auth;
     let mut flows = Vec::new();
-    if auth.login_via_existing_session.is_some() {
-        flows.push(json!({"type": "m.login.token", "get_login_token": true}));
+    let providers = app.accounts.providers();
+    if !providers.is_empty() {
+        // The older name of single sign-on by CAS, which is the one way there is.
+        flows.push(json!({"type": "m.login.cas"}));
+        flows.push(json!({"type": "m.login.sso", "identity_providers": providers.iter().map(provider).collect::<Vec<_>>()}));
+    }
+    match (&auth.login_via_existing_session, providers.is_empty()) {
+        (Some(_), _) => flows.push(json!({"type": "m.login.token", "get_login_token": true})),
+        (None, false) => flows.push(json!({"type": "m.login.token"})),
+        (None, true) => {}
     }
     if auth.password_login && auth.localdb_enabled {
         flows.push(json!({"type": "m.login.password"}));
     }
     flows.push(json!({"type": "m.login.application_service"}));
     Ok(json!({"flows": flows}))
+}
+
+fn provider(p: &accounts::Provider) -> Value {
+    let mut shown = json!({"id": p.id, "name": p.name});
+    for (key, value) in [("icon", &p.icon), ("brand", &p.brand)] {
+        if let Some(value) = value {
+            shown[key] = json!(value);
+        }
+    }
+    shown
 }
 
 /// The session fields of a login's or registration's body.
@@ -124,7 +142,7 @@ async fn get_token(app: App, who: Requester, rq: Rq) -> Result<Value> {
     }
     let key = format!("get_token {}", who.user_id);
     app.accounts.limits().login_account.check(&key, app.cx.now_ms())?;
-    let token = app.accounts.make_login_token(&who.user_id, existing.token_timeout_ms).await?;
+    let token = app.accounts.make_login_token(&who.user_id, existing.token_timeout_ms, None).await?;
     Ok(json!({
         "login_token": token,
         "expires_in": existing.token_timeout_ms / 1000,

@@ -75,6 +75,10 @@ async fn set(app: App, who: Requester, rq: Rq) -> Result<()> {
         ts: app.cx.now_ms(),
     };
     check(&pusher)?;
+    // Handed on to it already if it could take the request.
+    if !app.cx.duties.is_main {
+        return Err(Error::unavailable("Only the main process sets pushers"));
+    }
     if !body.get("append").and_then(Value::as_bool).unwrap_or(false) {
         for other in app.store.pushers_of_others(user, &pusher.app_id, &pusher.pushkey).await? {
             let key = PusherKey { app_id: pusher.app_id.clone(), pushkey: pusher.pushkey.clone() };

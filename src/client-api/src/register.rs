@@ -169,6 +169,7 @@ async fn person(app: &App, rq: &Rq, mut body: Map<String, Value>, username: Opti
     };
     let hash = hash.ok_or_else(|| Error::missing_param("Missing params: password"))?;
     let text = |key: &str| proven.params.get(key).and_then(Value::as_str).map(str::to_owned);
+    accounts.check_new_addresses(&proven.stages).await?;
     let user_id = accounts
         .register(Registration {
             localpart: text("username").map(|u| u.to_lowercase()),

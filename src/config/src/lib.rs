@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub mod appservice;
 pub mod database;
 pub mod duties;
+pub mod email;
 pub mod federation;
 pub mod files;
 pub mod generate;
@@ -29,6 +30,7 @@ pub mod registration;
 pub mod rooms;
 pub mod secret;
 pub mod server;
+pub mod sso;
 pub mod workers;
 pub mod yaml;
 
@@ -75,6 +77,12 @@ pub struct Config {
     pub sessions: registration::Sessions,
     /// Passwords and other ways in.
     pub auth: registration::Auth,
+    /// E-mail, if configured.
+    pub email: Option<email::Email>,
+    /// Single sign-on.
+    pub sso: sso::Sso,
+    /// Logging in by CAS, if configured.
+    pub cas: Option<sso::Cas>,
     /// Signing keys and secrets.
     pub keys: keys::Keys,
     /// Presence.
@@ -197,9 +205,16 @@ fn read_all(root: &Section<'_>, role: Role, folder: &Path) -> Option<Config> {
     let redis = redis::read(root);
     check_cluster(root, role, &workers, redis.is_some());
     let database = database::read(root);
+    let app_services = appservice::read(root, name.as_str());
+    let server = server::read(root, name, is_worker);
+    let email = email::read(root);
+    registration::check_verification(root, &registration, email.is_some());
     let config = Config {
-        app_services: appservice::read(root, name.as_str()),
-        server: server::read(root, name, is_worker),
+        app_services,
+        sso: sso::read(root, &server.public_baseurl),
+        cas: sso::read_cas(root),
+        email,
+        server,
         listeners,
         redis,
         workers,

@@ -31,8 +31,10 @@ pub struct Registration {
     pub msisdn_delegate: Option<String>,
     /// `allow_guest_access`.
     pub allow_guest_access: bool,
-    /// `enable_registration_captcha` with `recaptcha_public_key` and `recaptcha_private_key`.
+    /// `recaptcha_private_key` with what belongs to it: captchas can be checked.
     pub captcha: Option<Captcha>,
+    /// `enable_registration_captcha`: whoever registers solves one.
+    pub captcha_required: bool,
     /// `bcrypt_rounds`.
     pub bcrypt_rounds: u32,
     /// `auto_join_rooms`.
@@ -179,6 +181,7 @@ pub(crate) fn read(root: &Section<'_>) -> Registration {
         msisdn_delegate: delegates.nonempty("msisdn"),
         allow_guest_access: root.flag("allow_guest_access", false),
         captcha: captcha(root),
+        captcha_required: root.flag("enable_registration_captcha", false),
         bcrypt_rounds: root.int("bcrypt_rounds", 4, 31).unwrap_or(12) as u32,
         auto_join_rooms: root.strings("auto_join_rooms"),
         autocreate_auto_join_rooms: root.flag("autocreate_auto_join_rooms", true),
@@ -209,7 +212,7 @@ fn check(root: &Section<'_>, registration: &Registration) {
     if registration.autocreate_auto_join_rooms && private && registration.auto_join_mxid_localpart.is_none() {
         root.error("auto_join_mxid_localpart", "missing; with this autocreate_auto_join_room_preset somebody must send the invitations");
     }
-    let verified = registration.captcha.is_some() || !registration.require_3pid.is_empty() || registration.requires_token;
+    let verified = registration.captcha_required || !registration.require_3pid.is_empty() || registration.requires_token;
     if registration.enabled && !registration.without_verification && !verified {
         root.error(
             "enable_registration",
@@ -236,18 +239,26 @@ fn allowed_3pids(root: &Section<'_>) -> Vec<(String, String)> {
 
 fn captcha(root: &Section<'_>) -> Option<Captcha> {
     let public_key = root.secret("recaptcha_public_key");
-    let private_key = root.secret("recaptcha_private_key");
-    if !root.flag("enable_registration_captcha", false) {
-        return None;
-    }
-    if public_key.is_none() || private_key.is_none() {
+    let private_key = root.secret("recaptcha_private_key").filter(|k| !k.is_empty());
+    if root.flag("enable_registration_captcha", false) && (public_key.is_none() || private_key.is_none()) {
         root.error("enable_registration_captcha", "needs recaptcha_public_key and recaptcha_private_key");
     }
     Some(Captcha {
-        public_key: public_key?.expose().to_owned(),
+        public_key: public_key.map(|k| k.expose().to_owned()).unwrap_or_default(),
         private_key: private_key?,
         siteverify_api: root.string_or("recaptcha_siteverify_api", "https://www.recaptcha.net/recaptcha/api/siteverify"),
     })
+}
+
+/// Addresses may be asked for only if they can be verified.
+pub(crate) fn check_verification(root: &Section<'_>, registration: &Registration, can_mail: bool) {
+    let asks = |medium: &str| registration.require_3pid.iter().any(|m| m == medium);
+    if asks("email") && !can_mail {
+        root.error("registrations_require_3pid", "asks for an e-mail address, which can't be verified; allowed: with a mail server under the key email");
+    }
+    if asks("msisdn") && !registration.disable_msisdn && registration.msisdn_delegate.is_none() {
+        root.error("registrations_require_3pid", "asks for a phone number, which can't be verified; allowed: with account_threepid_delegates.msisdn");
+    }
 }
 
 /// Synapse writes its default of no end as `infinity` in the documentation only; the word isn't read.

@@ -4,8 +4,11 @@ use crate::Devices;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use store::e2e_keys::{Claim, OneTimeKey};
+use store::locks::Mode;
 use types::{Error, Result};
 
+/// Synapse's lock for uploading one-time keys.
+const UPLOAD_LOCK: &str = "one_time_key_upload_lock";
 /// Most one-time keys of one algorithm a device may hold.
 const MAX_ONE_TIME_KEYS: i64 = 500;
 /// Most one-time keys one claim gets for a device and algorithm.
@@ -62,6 +65,8 @@ impl Devices {
     }
 
     async fn upload_one_time_keys(&self, user_id: &str, device_id: &str, keys: &Map<String, Value>) -> Result<()> {
+        // Synapse's processes look and add under this lock.
+        let _one_at_a_time = self.cx.lock(UPLOAD_LOCK, &format!("{user_id}_{device_id}"), Mode::Exclusive).await?;
         // Two uploads of the same key at once: the unique index lets one of them win, the other looks again.
         for _ in 0..3 {
             let new = self.new_one_time_keys(user_id, device_id, keys).await?;

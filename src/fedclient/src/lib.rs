@@ -78,6 +78,12 @@ impl Fed {
         self.call(Call::delete(destination, path)).await
     }
 
+    /// The `Authorization` header of a request in this server's name to something that is no homeserver (identity
+    /// servers). `path` as in [`Fed::get`].
+    pub fn authorization(&self, method: &str, destination: &str, path: &str, body: Option<&Value>) -> String {
+        self.0.signer.authorization(method, destination, path, body)
+    }
+
     /// Servers that answer again, as noticed by this process. What others notice comes as REMOTE_SERVER_UP.
     pub fn servers_up(&self) -> broadcast::Receiver<String> {
         self.0.up.subscribe()

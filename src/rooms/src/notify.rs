@@ -24,7 +24,10 @@ impl Rooms {
         if !self.cx.config.push.enabled {
             return Ok((Vec::new(), MAIN.to_owned()));
         }
-        let users = recipients(head, event);
+        let mut users = recipients(head, event);
+        // Bridges hear of events otherwise; nobody reads the notifications of their users.
+        let services = &self.cx.config.app_services;
+        users.retain(|(user, _)| !services.iter().any(|s| s.is_interested_in_user(user)));
         if users.is_empty() {
             return Ok((Vec::new(), MAIN.to_owned()));
         }

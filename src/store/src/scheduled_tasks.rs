@@ -1,7 +1,7 @@
 //! Work that is to be done later or elsewhere: table `scheduled_tasks`. Any process adds rows, the process of the
 //! background tasks works them off.
 
-use crate::Store;
+use crate::{Store, transaction};
 use serde_json::Value;
 use types::Result;
 
@@ -13,6 +13,13 @@ pub struct Task {
     pub resource_id: Option<String>,
     /// Null if there are none.
     pub params: Value,
+}
+
+/// A task that was left, and those it stands in for.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    pub id: String,
+    pub cancelled: Vec<String>,
 }
 
 const COLUMNS: &str = "id, action, resource_id, params";
@@ -36,6 +43,35 @@ impl Store {
              ORDER BY timestamp LIMIT $3"
         );
         Ok(self.db.query(&sql, &[&actions, &now_ms, &limit]).await?.iter().map(parse).collect())
+    }
+
+    /// Leaves a task for a resource in place of those of this kind that wait or are under way. `now_ms`: when.
+    pub async fn replace_task(&self, action: &str, resource: &str, params: &Value, now_ms: i64) -> Result<Replaced> {
+        let id = types::credentials::letters(16);
+        let text = params.to_string();
+        transaction!(self, "replace_scheduled_task", |tx| {
+            let sql = "UPDATE scheduled_tasks SET status = 'cancelled', timestamp = $3
+                       WHERE action = $1 AND resource_id = $2 AND status IN ('active', 'scheduled') RETURNING id";
+            let cancelled = tx.query(sql, &[&action, &resource, &now_ms]).await?.iter().map(|r| r.get(0)).collect();
+            let sql = "INSERT INTO scheduled_tasks (id, action, status, timestamp, resource_id, params)
+                       VALUES ($1, $2, 'scheduled', $3, $4, $5)";
+            tx.run(sql, &[&id, &action, &now_ms, &resource, &text]).await?;
+            Ok(Replaced { id: id.clone(), cancelled })
+        })
+    }
+
+    /// Deletes one-time keys from before a time in milliseconds whose ids look like libolm's, of the next users after
+    /// one. Clients that use libolm may have forgotten such keys. Returns the last user; None if there are no more.
+    pub async fn delete_old_one_time_keys(&self, after: &str, users: i64, before_ms: i64) -> Result<Option<String>> {
+        transaction!(self, "delete_old_otks_for_next_user_batch", |tx| {
+            let sql = "SELECT DISTINCT user_id FROM e2e_one_time_keys_json WHERE user_id > $1 ORDER BY user_id LIMIT $2";
+            let names: Vec<String> = tx.query(sql, &[&after, &users]).await?.iter().map(|r| r.get(0)).collect();
+            let Some(last) = names.last().cloned() else { return Ok(None) };
+            let sql = "DELETE FROM e2e_one_time_keys_json
+                       WHERE user_id = ANY($1) AND ts_added_ms < $2 AND length(key_id) = 6";
+            tx.run(sql, &[&names, &before_ms]).await?;
+            Ok(Some(last))
+        })
     }
 
     /// Notes what became of a task that was waiting or under way: `active`, `complete`, `failed` or `cancelled`.

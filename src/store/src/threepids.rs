@@ -1,4 +1,5 @@
-//! Addresses of users: table `user_threepids`.
+//! Addresses of users: table `user_threepids`, and at which identity servers they were bound:
+//! `user_threepid_id_server`.
 
 use crate::Store;
 use serde::Serialize;
@@ -50,5 +51,26 @@ impl Store {
         let sql = "DELETE FROM user_threepids WHERE user_id = $1
                        AND ($2::text IS NULL OR (medium = $2 AND address = $3::text))";
         self.db.execute(sql, &[&user_id, &medium, &address]).await.map(|_| ())
+    }
+
+    /// Remembers that an identity server was asked to bind an address.
+    pub async fn add_bound_threepid(&self, user_id: &str, medium: &str, address: &str, id_server: &str) -> Result<()> {
+        let sql = "INSERT INTO user_threepid_id_server (user_id, medium, address, id_server) VALUES ($1, $2, $3, $4)
+                   ON CONFLICT DO NOTHING";
+        self.db.execute(sql, &[&user_id, &medium, &address, &id_server]).await.map(|_| ())
+    }
+
+    /// Forgets that an identity server was asked to bind an address.
+    pub async fn delete_bound_threepid(&self, user_id: &str, medium: &str, address: &str, id_server: &str) -> Result<()> {
+        let sql = "DELETE FROM user_threepid_id_server
+                   WHERE user_id = $1 AND medium = $2 AND address = $3 AND id_server = $4";
+        self.db.execute(sql, &[&user_id, &medium, &address, &id_server]).await.map(|_| ())
+    }
+
+    /// What identity servers were asked to bind for a user: medium, address, identity server.
+    pub async fn bound_threepids(&self, user_id: &str) -> Result<Vec<(String, String, String)>> {
+        let sql = "SELECT medium, address, id_server FROM user_threepid_id_server WHERE user_id = $1";
+        let rows = self.db.query(sql, &[&user_id]).await?;
+        Ok(rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect())
     }
 }

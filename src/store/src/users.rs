@@ -2,7 +2,6 @@
 
 use crate::{Store, Tx, transaction};
 use ruma::UserId;
-use serde::Serialize;
 use std::sync::Arc;
 use types::{Error, Result};
 
@@ -28,13 +27,6 @@ pub struct User {
     pub consent_server_notice_sent: Option<String>,
     /// Seconds, as the table has it.
     pub creation_ts: i64,
-}
-
-/// Who a user is at an identity provider.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ExternalId {
-    pub auth_provider: String,
-    pub external_id: String,
 }
 
 const SELECT_USER: &str = "
@@ -260,13 +252,6 @@ impl Store {
             Ok(row.map(|r| (r.get::<_, Option<i64>>(0).unwrap_or(0), r.get::<_, Option<i64>>(1).unwrap_or(0))))
         };
         self.accounts.limits.get_or_load(user_id, load).await
-    }
-
-    /// Identities of a user at identity providers.
-    pub async fn external_ids(&self, user_id: &str) -> Result<Vec<ExternalId>> {
-        let sql = "SELECT auth_provider, external_id FROM user_external_ids WHERE user_id = $1";
-        let rows = self.db.query(sql, &[&user_id]).await?;
-        Ok(rows.iter().map(|r| ExternalId { auth_provider: r.get(0), external_id: r.get(1) }).collect())
     }
 
     /// When a user was last seen (milliseconds).
