@@ -40,7 +40,8 @@ pub(crate) enum Answer {
 
 /// The way to a room's actor.
 pub(crate) struct Handle {
-    pub asks: mpsc::Sender<Ask>,
+    /// Boxed: a channel has room for 32 of them even while it is empty.
+    pub asks: mpsc::Sender<Box<Ask>>,
     id: u64,
     stale: Arc<AtomicBool>,
 }
@@ -101,6 +102,8 @@ impl Flight {
 const QUEUE: usize = 256;
 /// A room nobody writes to leaves memory after this.
 const IDLE: Duration = Duration::from_secs(120);
+/// A room nobody writes to drops after this what it can read again.
+const REST: Duration = Duration::from_secs(10);
 /// With more rooms awake than this, they fall asleep sooner.
 const MANY_ROOMS: usize = 1_000;
 const IDLE_CROWDED: Duration = Duration::from_secs(5);
@@ -128,15 +131,27 @@ struct Actor {
 }
 
 impl Actor {
-    async fn run(mut self, mut rx: mpsc::Receiver<Ask>) {
+    async fn run(mut self, mut rx: mpsc::Receiver<Box<Ask>>) {
+        let mut rested = false;
         loop {
-            let idle = if self.rooms.writing.actors.len() > MANY_ROOMS { IDLE_CROWDED } else { IDLE };
+            let idle = match self.rooms.writing.actors.len() > MANY_ROOMS {
+                true => IDLE_CROWDED,
+                false if rested => IDLE,
+                false => REST,
+            };
             match tokio::time::timeout(idle, rx.recv()).await {
                 // Boxed, so that a room at rest is only as large as its state.
-                Ok(Some(ask)) => Box::pin(self.take(ask)).await,
+                Ok(Some(ask)) => {
+                    Box::pin(self.take(*ask)).await;
+                    rested = false;
+                }
                 Ok(None) => break,
-                Err(_) if self.flight.is_idle() => break,
-                Err(_) => {}
+                Err(_) if !self.flight.is_idle() => {}
+                Err(_) if rested => break,
+                Err(_) => {
+                    self.head.iter_mut().for_each(Head::shrink);
+                    rested = true;
+                }
             }
             // A room that does not exist, or cannot be read, is not kept.
             if self.head.is_none() && rx.is_empty() && self.flight.is_idle() {
@@ -209,7 +224,7 @@ impl Actor {
             head.txns.forget(key);
         }
         let device = (key.0.clone(), key.1.clone());
-        if head.txns.checked.contains(&device) {
+        if head.txns.checked.contains(&device) && !head.txns.is_committed(key) {
             return Ok(None);
         }
         let store = &self.rooms.cx.store;

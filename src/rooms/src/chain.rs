@@ -50,8 +50,8 @@ impl Chains {
 
     /// Only right while nothing is in flight.
     pub fn clear(&mut self) {
-        self.places.clear();
-        self.ends.clear();
+        self.places = HashMap::new();
+        self.ends = HashMap::new();
     }
 
     /// Finds the place of a new state event. `auth` must hold its auth events.

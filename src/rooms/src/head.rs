@@ -6,6 +6,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
 use rules::{AuthEvent, Reference};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use store::persist::{NewGroup, RoomSummary, StateChange};
 use store::state_groups::StateMap;
@@ -59,14 +60,18 @@ impl Levels {
 /// Identifies a client transaction: user, device, transaction id.
 pub(crate) type TxnKey = (String, String, String);
 
-/// Where the outcome of a client transaction appears.
+/// Where the outcome of a client transaction appears once it is committed.
 pub(crate) type TxnSlot = watch::Receiver<Option<Sent>>;
 
-/// Recent transactions, oldest forgotten first.
+/// Recent transactions of clients.
 #[derive(Default)]
 pub(crate) struct Txns {
-    map: HashMap<TxnKey, TxnSlot>,
-    order: VecDeque<TxnKey>,
+    /// Under way, or committed since the last look. Those without a device stay: the database does not know them.
+    open: HashMap<TxnKey, TxnSlot>,
+    /// Length of `open` at which to look again.
+    look_at: usize,
+    /// Hashes of committed ones, oldest forgotten first: whether it is really one of them the database says.
+    committed: VecDeque<u64>,
     /// Devices whose first transaction here was looked up in the database.
     pub checked: HashSet<(String, String)>,
 }
@@ -75,22 +80,40 @@ const TXNS_KEPT: usize = 2_000;
 
 impl Txns {
     pub fn get(&self, key: &TxnKey) -> Option<TxnSlot> {
-        self.map.get(key).cloned()
+        self.open.get(key).cloned()
+    }
+
+    /// Whether the database may have it.
+    pub fn is_committed(&self, key: &TxnKey) -> bool {
+        self.committed.contains(&self.open.hasher().hash_one(key))
     }
 
     pub fn put(&mut self, key: TxnKey, slot: TxnSlot) {
-        if self.map.insert(key.clone(), slot).is_none() {
-            self.order.push_back(key);
-        }
-        while self.order.len() > TXNS_KEPT {
-            if let Some(old) = self.order.pop_front() {
-                self.map.remove(&old);
-            }
+        self.open.insert(key, slot);
+        if self.open.len() > self.look_at {
+            self.settle();
+            self.look_at = 2 * self.open.len() + 4;
         }
     }
 
     pub fn forget(&mut self, key: &TxnKey) {
-        self.map.remove(key);
+        self.open.remove(key);
+    }
+
+    /// Leaves of those that ended only what is needed to recognise them.
+    pub fn settle(&mut self) {
+        let (hasher, committed) = (self.open.hasher().clone(), &mut self.committed);
+        let crowded = self.open.len() > TXNS_KEPT;
+        self.open.retain(|key, slot| {
+            let (ended, known) = (slot.borrow().is_some(), !key.1.starts_with('\0'));
+            if ended && known {
+                committed.push_back(hasher.hash_one(key));
+            }
+            if ended { !known && !crowded } else { slot.has_changed().is_ok() }
+        });
+        while committed.len() > TXNS_KEPT {
+            committed.pop_front();
+        }
     }
 }
 
@@ -212,8 +235,10 @@ impl Head {
     pub fn shrink(&mut self) {
         let kept = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
         self.events.retain(|_, e| kept.contains(&e.pdu().kind.as_str()));
-        self.hashes.clear();
+        self.events.shrink_to_fit();
+        self.hashes = HashMap::new();
         self.chains.clear();
+        self.txns.settle();
     }
 
     /// Takes a new state event into the state. Returns the event it replaces.

@@ -189,7 +189,7 @@ impl Rooms {
         let mut attempt = 0;
         loop {
             let (reply, answer) = oneshot::channel();
-            self.dispatch(room_id, Ask { what: what(), reply }).await?;
+            self.dispatch(room_id, Box::new(Ask { what: what(), reply })).await?;
             attempt += 1;
             match answer.await {
                 Ok(Ok(actor::Answer::Sent(sent))) => return Ok(sent),
@@ -210,7 +210,7 @@ impl Rooms {
     }
 
     /// Hands a request to the room's actor, which is woken if need be.
-    async fn dispatch(&self, room_id: &RoomId, ask: Ask) -> Result<()> {
+    async fn dispatch(&self, room_id: &RoomId, ask: Box<Ask>) -> Result<()> {
         let mut ask = ask;
         for _ in 0..ATTEMPTS {
             let handle = self.handle(room_id, None);
@@ -223,7 +223,7 @@ impl Rooms {
         Err(Error::unavailable("The room is too busy to take the event"))
     }
 
-    fn handle(&self, room_id: &RoomId, head: Option<head::Head>) -> mpsc::Sender<Ask> {
+    fn handle(&self, room_id: &RoomId, head: Option<head::Head>) -> mpsc::Sender<Box<Ask>> {
         let entry = self.writing.actors.entry(room_id.to_owned());
         let handle = entry.or_insert_with(|| actor::spawn(self.clone(), room_id.to_owned(), head));
         handle.asks.clone()

@@ -220,7 +220,7 @@ impl Rooms {
         if let Some(field) = field {
             let stripped = self.stripped_state(head, pdu.sender.as_str()).await?;
             Arc::make_mut(&mut pdu).unsigned.insert(field.into(), stripped.into());
-            json = with_unsigned(&json, &pdu.unsigned)?;
+            json = with_unsigned(&json, &pdu.stored_unsigned())?;
         }
         Ok((pdu, json))
     }

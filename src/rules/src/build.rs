@@ -6,6 +6,7 @@ use ruma::signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, reference
 use ruma::{CanonicalJsonObject, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use types::event::split_age;
 use types::{Error, EventFormat, InternalMetadata, Pdu, Result, json::raw, room_version};
 
 /// Depth is a canonical JSON number.
@@ -162,6 +163,7 @@ pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
         Some(id) => id.to_owned(),
         None => room_of_create(&event_id)?,
     };
+    let (age_ts, unsigned) = split_age(draft.unsigned);
     let pdu = Pdu {
         event_id: event_id.clone(),
         room_id,
@@ -175,7 +177,8 @@ pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
         prev_events: draft.prev_events.into_iter().map(|r| r.id).collect(),
         auth_events: draft.auth_events.into_iter().map(|r| r.id).collect(),
         redacts: draft.redacts.map(ToOwned::to_owned),
-        unsigned: draft.unsigned,
+        age_ts,
+        unsigned,
         meta: draft.meta,
         stream_ordering: None,
         instance_name: None,

@@ -166,7 +166,7 @@ fn prune(event: &mut Pdu) -> Result<()> {
     let mut content: CanonicalJsonObject = serde_json::from_str(event.content.get())?;
     redact_content_in_place(&mut content, &rules.redaction, &event.kind);
     event.content = raw(&content)?;
-    event.unsigned.retain(|k, _| k == "age_ts" || k == "replaces_state");
+    event.unsigned.retain(|k, _| k == "replaces_state");
     if !rules.redaction.content_field_redacts {
         event.redacts = None;
     }

@@ -60,7 +60,10 @@ pub struct Pdu {
     pub auth_events: Vec<OwnedEventId>,
     /// Target of a redaction, from the top level or (v11+) from content.
     pub redacts: Option<OwnedEventId>,
-    /// Whole `unsigned` object as stored (`age_ts`, `replaces_state`, `invite_room_state` …).
+    /// `unsigned.age_ts`: when the event came here, ms since the epoch. Apart from the rest because most events have
+    /// nothing else there, and an empty map takes no memory.
+    pub age_ts: Option<i64>,
+    /// The rest of the `unsigned` object as stored (`replaces_state`, `invite_room_state` …).
     pub unsigned: Map<String, Value>,
     pub meta: InternalMetadata,
     /// None until the persister has chosen it.
@@ -133,6 +136,7 @@ impl Pdu {
             }
             top => top,
         };
+        let (age_ts, unsigned) = split_age(w.unsigned);
         Ok(Self {
             event_id,
             room_id,
@@ -146,7 +150,8 @@ impl Pdu {
             prev_events: w.prev_events.into_iter().map(Reference::id).collect(),
             auth_events: w.auth_events.into_iter().map(Reference::id).collect(),
             redacts,
-            unsigned: w.unsigned,
+            age_ts,
+            unsigned,
             meta: InternalMetadata::default(),
             stream_ordering: None,
             instance_name: None,
@@ -154,6 +159,15 @@ impl Pdu {
             rejected: None,
             redacted_because: None,
         })
+    }
+
+    /// The `unsigned` object as it is stored.
+    pub fn stored_unsigned(&self) -> Map<String, Value> {
+        let mut unsigned = self.unsigned.clone();
+        if let Some(age_ts) = self.age_ts {
+            unsigned.insert("age_ts".into(), age_ts.into());
+        }
+        unsigned
     }
 
     pub fn is_state(&self) -> bool {
@@ -185,6 +199,13 @@ impl Pdu {
     pub fn stream(&self) -> i64 {
         self.stream_ordering.unwrap_or_default()
     }
+}
+
+/// `age_ts`, and what else a stored `unsigned` object has.
+pub fn split_age(mut unsigned: Map<String, Value>) -> (Option<i64>, Map<String, Value>) {
+    let age_ts = unsigned.remove("age_ts").and_then(|v| v.as_i64());
+    // A map that was emptied keeps its memory, a new one has none.
+    (age_ts, if unsigned.is_empty() { Map::new() } else { unsigned })
 }
 
 /// Who an event is rendered for.
@@ -235,7 +256,7 @@ impl Pdu {
     /// (`membership`, `m.relations`, `redacted_because`, `prev_content` …).
     pub fn to_client(&self, format: &ClientFormat<'_>, extra: Map<String, Value>) -> Result<Box<RawValue>> {
         let mut unsigned = self.unsigned.clone();
-        if let Some(age_ts) = unsigned.remove("age_ts").and_then(|v| v.as_i64()) {
+        if let Some(age_ts) = self.age_ts {
             unsigned.insert("age".into(), (format.now_ms - age_ts).into());
         }
         if !format.with_stripped_state {
