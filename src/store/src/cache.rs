@@ -1,8 +1,8 @@
 //! Caches under Synapse's names, so that invalidations from and for Synapse processes hit the right one.
 
 use dashmap::DashMap;
-use quick_cache::UnitWeighter;
-use quick_cache::sync::Cache as Quick;
+use quick_cache::sync::{Cache as Quick, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
 use std::borrow::Borrow;
 use std::future::Future;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -59,9 +59,24 @@ const EPOCHS: usize = 256;
 /// Entries a cache has room for before it grows: most caches of most processes stay small.
 const PREALLOCATED: usize = 64;
 
+/// What a value takes of a cache's capacity.
+struct Weigh<V>(fn(&V) -> usize);
+
+impl<V> Clone for Weigh<V> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl<K, V> Weighter<K, V> for Weigh<V> {
+    fn weight(&self, _: &K, value: &V) -> u64 {
+        (self.0)(value) as u64
+    }
+}
+
 struct Inner<K, V> {
     name: &'static str,
-    map: Quick<K, V>,
+    map: Quick<K, V, Weigh<V>>,
     /// Counts invalidations by hash of the key: a value whose load overlapped one is not kept.
     epochs: Vec<AtomicU64>,
     all: AtomicU64,
@@ -90,9 +105,26 @@ pub trait Forget: Send + Sync {
 impl<K: WireKey, V: Clone + Send + Sync + 'static> Cache<K, V> {
     /// `capacity`: entries held at most.
     pub fn new(name: &'static str, capacity: usize) -> Self {
+        let map = Quick::with_weighter(capacity.clamp(8, PREALLOCATED), capacity.max(8) as u64, Weigh(|_| 1));
+        Self::over(name, map)
+    }
+
+    /// For values of very different sizes. `capacity`: the sum of what `weigh` says of the values held; a value above
+    /// it is not kept.
+    pub fn weighed(name: &'static str, capacity: usize, weigh: fn(&V) -> usize) -> Self {
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(PREALLOCATED).weight_capacity(capacity.max(8) as u64);
+        // In one piece, so that a value may take all of it.
+        let options = options.shards(1).build().expect("both capacities are given");
+        let hasher = quick_cache::DefaultHashBuilder::default();
+        let map = Quick::with_options(options, Weigh(weigh), hasher, DefaultLifecycle::default());
+        Self::over(name, map)
+    }
+
+    fn over(name: &'static str, map: Quick<K, V, Weigh<V>>) -> Self {
         Self(Arc::new(Inner {
             name,
-            map: Quick::with_weighter(capacity.clamp(8, PREALLOCATED), capacity.max(8) as u64, UnitWeighter),
+            map,
             epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
             all: AtomicU64::new(0),
             hasher: RandomState::new(),
@@ -209,6 +241,18 @@ impl Registry {
         cache
     }
 
+    /// As [`Registry::cache`], for [`Cache::weighed`].
+    pub fn weighed<K: WireKey, V: Clone + Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        capacity: usize,
+        weigh: fn(&V) -> usize,
+    ) -> Cache<K, V> {
+        let cache = Cache::weighed(name, capacity, weigh);
+        self.0.insert(name, Arc::new(cache.clone()));
+        cache
+    }
+
     /// Obeys one row of the `caches` stream (not the `*_fake` names, which are several caches at once).
     pub fn forget(&self, name: &str, keys: Option<&[String]>) {
         if let Some(cache) = self.0.get(name) {
@@ -243,6 +287,17 @@ mod tests {
         assert_eq!(c.get("k"), Some(2));
         c.forget_wire(Some(&["k".to_owned()]));
         assert_eq!(c.get("k"), None);
+    }
+
+    #[test]
+    fn large_values_take_the_place_of_many() {
+        let c: Cache<i64, Arc<Vec<u8>>> = Cache::weighed("t", 1_000, |v| v.len().max(10));
+        (0..1_000).for_each(|i| c.put(i, Arc::new(vec![0; 5])));
+        assert!((50..=100).contains(&c.figures().1), "{}", c.figures().1);
+        c.put(-1, Arc::new(vec![0; 900]));
+        assert!(c.get(&-1).is_some() && c.figures().1 <= 11);
+        c.put(-2, Arc::new(vec![0; 1_001]));
+        assert!(c.get(&-2).is_none());
     }
 
     #[test]

@@ -21,14 +21,14 @@ pub(crate) struct SyncCaches {
 }
 
 impl SyncCaches {
-    /// `sized` scales an entry count by the configured factor.
+    /// `sized` scales a capacity by the configured factor: entries, or for the weighed caches what is in their lists.
     pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
         Self {
-            joined_rooms: registry.cache("get_rooms_for_user", sized(20_000)),
-            room_members: registry.cache("get_users_in_room", sized(5_000)),
+            joined_rooms: registry.weighed("get_rooms_for_user", sized(500_000), |rooms| rooms.len().max(25)),
+            room_members: registry.weighed("get_users_in_room", sized(500_000), |users| users.len().max(100)),
             room_summary: registry.cache("get_room_summary", sized(10_000)),
-            current_state_ids: registry.cache("get_partial_current_state_ids", sized(500)),
-            group_states: registry.cache("*stateGroupCache*", sized(250)),
+            current_state_ids: registry.weighed("get_partial_current_state_ids", sized(500_000), |state| state.len().max(1_000)),
+            group_states: registry.weighed("*stateGroupCache*", sized(250_000), |state| state.len().max(1_000)),
             unread: registry.cache("get_unread_event_push_actions_by_room_for_user", sized(20_000)),
         }
     }

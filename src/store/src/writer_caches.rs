@@ -16,7 +16,7 @@ impl WriterCaches {
     pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
         Self {
             push_rules: registry.cache("bulk_get_push_rules", sized(50_000)),
-            groups: registry.cache("state_of_group", sized(250)),
+            groups: registry.weighed("state_of_group", sized(250_000), |known| known.state.len().max(1_000)),
             versions: registry.cache("get_room_version_id", sized(20_000)),
         }
     }
