@@ -28,7 +28,7 @@ impl Rooms {
         if let Some(Value::Array(state)) = answer.get_mut("knock_room_state").map(Value::take) {
             let state = state.iter().filter_map(stripped).collect();
             built.pdu.unsigned.insert("knock_room_state".into(), Value::Array(state));
-            built.json = crate::prepared::with_unsigned(&built.json, &built.pdu.unsigned)?;
+            built.json = crate::prepared::with_unsigned(&built.json, &built.pdu.stored_unsigned())?;
         }
         self.accept_membership(&version, built.pdu, built.json).await
     }

@@ -163,7 +163,7 @@ pub(crate) fn wire_event(event: &Pdu, json: &str, pruned: bool, now_ms: i64) -> 
         let object = redact(object, &rules.redaction, None).map_err(|e| Error::internal(e.to_string()))?;
         value = serde_json::to_value(object)?;
     }
-    if let Some(at) = event.unsigned.get("age_ts").and_then(Value::as_i64) {
+    if let Some(at) = event.age_ts {
         value["unsigned"] = json!({"age": now_ms - at});
     }
     Ok(value)

@@ -184,7 +184,7 @@ impl Rooms {
         }
         let Incoming { mut pdu, json, .. } = event;
         pdu.unsigned.insert("invite_room_state".into(), stripped(&q.state).into());
-        let json = crate::prepared::with_unsigned(&json, &pdu.unsigned)?;
+        let json = crate::prepared::with_unsigned(&json, &pdu.stored_unsigned())?;
         self.accept_membership(&q.version, pdu, json).await?;
         Ok(answer)
     }
