@@ -1,9 +1,9 @@
 //! Logging in by a CAS server (Apereo CAS protocol 1–3).
 
-use crate::outside::encode;
 use crate::sso::{Identity, SsoStep};
 use crate::Accounts;
 use config::sso::Cas;
+use outgoing::escape;
 use slog::{info, warn};
 use types::{Error, Result};
 
@@ -70,13 +70,13 @@ impl Accounts {
 
     /// Where the CAS server sends the browser back to.
     fn cas_service(&self, args: &[(&str, &str)]) -> String {
-        let args: Vec<String> = args.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect();
+        let args: Vec<String> = args.iter().map(|(k, v)| format!("{k}={}", escape(v))).collect();
         format!("{}_matrix/client/r0/login/cas/ticket?{}", self.cx.config.server.public_baseurl, args.join("&"))
     }
 
     /// The CAS server's login page. `args`: what the browser brings back.
     pub(crate) fn cas_redirect(&self, args: &[(&str, &str)]) -> Result<String> {
-        Ok(format!("{}/login?service={}", self.cas()?.server_url, encode(&self.cas_service(args))))
+        Ok(format!("{}/login?service={}", self.cas()?.server_url, escape(&self.cas_service(args))))
     }
 
     /// A browser comes back from the CAS server with a ticket: for a login, which then goes on at `redirect_url`, or
@@ -93,8 +93,8 @@ impl Accounts {
         args.extend(redirect_url.map(|url| ("redirectUrl", url)));
         args.extend(session.map(|id| ("session", id)));
         let path = if cas.protocol_version == Some(3) { "p3/proxyValidate" } else { "proxyValidate" };
-        let service = encode(&self.cas_service(&args));
-        let url = format!("{}/{path}?ticket={}&service={service}", cas.server_url, encode(ticket));
+        let service = escape(&self.cas_service(&args));
+        let url = format!("{}/{path}?ticket={}&service={service}", cas.server_url, escape(ticket));
         let answer = match self.outside().trusted.get(&url).await {
             Ok(answer) if answer.status.is_success() => answer.text(),
             Ok(answer) => {

@@ -4,8 +4,7 @@ use crate::Accounts;
 use crate::threepids::{Validated, threepid_creds};
 use config::ip::IpRanges;
 use httpcrate::{HeaderValue, Method, header};
-use outgoing::{Answer, Call, Outgoing, Trust};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use outgoing::{Answer, Call, Outgoing, Trust, escape};
 use serde_json::{Map, Value, json};
 use slog::{info, warn};
 use types::{Error, Result};
@@ -87,7 +86,7 @@ impl Accounts {
     /// What the identity server for phone numbers says of a session.
     pub(crate) async fn validated_msisdn(&self, secret: &str, sid: &str) -> Result<Option<Validated>> {
         let Some(delegate) = &self.cx.config.registration.msisdn_delegate else { return Ok(None) };
-        let query = [("sid", sid), ("client_secret", secret)].map(|(k, v)| format!("{k}={}", encode(v))).join("&");
+        let query = [("sid", sid), ("client_secret", secret)].map(|(k, v)| format!("{k}={}", escape(v))).join("&");
         let url = format!("{}/_matrix/identity/api/v1/3pid/getValidated3pid?{query}", delegate.trim_end_matches('/'));
         let answer = self.outside().trusted.get(&url).await?;
         if !answer.status.is_success() {
@@ -201,14 +200,6 @@ impl Accounts {
         warn!(self.cx.log, "identity server not reached"; "server" => id_server, "error" => %e);
         Error::client(500, "M_UNKNOWN", "Failed to contact identity server")
     }
-}
-
-/// What needs no encoding in a URL (RFC 3986, section 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A text for a query string.
-pub(crate) fn encode(text: &str) -> String {
-    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 #[cfg(test)]

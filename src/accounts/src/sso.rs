@@ -1,10 +1,10 @@
 //! Single sign-on: from an identity at a provider to a user of ours, and back to the client with a login token
 //! (spec: "Client login via SSO", "SSO during User-Interactive Authentication").
 
-use crate::outside::encode;
 use crate::ui_auth::REQUEST_USER;
 use crate::{Accounts, Registration};
 use httpcrate::Uri;
+use outgoing::escape;
 use pages::context;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fn with_param(url: &str, name: &str, value: &str) -> String {
         Some(_) => "&",
     };
     let fragment = fragment.map(|f| format!("#{f}")).unwrap_or_default();
-    format!("{before}{joint}{name}={}{fragment}", encode(value))
+    format!("{before}{joint}{name}={}{fragment}", escape(value))
 }
 
 impl Accounts {

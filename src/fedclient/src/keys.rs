@@ -8,7 +8,6 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use config::keys::TrustedKeyServer;
 use futures::StreamExt;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ruma::signatures::verify_canonical_json_bytes;
 use serde_json::{Map, Value, json};
 use slog::{debug, info};
@@ -282,11 +281,6 @@ pub(crate) fn is_signed(key: &str, signature: &str, text: &str) -> bool {
     let (Ok(key), Ok(signature)) = (BASE64.decode(key), BASE64.decode(signature)) else { return false };
     let algorithm = ruma::signatures::SigningKeyAlgorithm::Ed25519;
     verify_canonical_json_bytes(&algorithm, &key, &signature, text.as_bytes()).is_ok()
-}
-
-/// Text as a segment of a path, or as a value in a query.
-pub fn escape(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 impl Signer {

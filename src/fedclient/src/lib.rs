@@ -12,7 +12,8 @@ mod verify;
 mod well_known;
 
 pub use call::{Call, FedError};
-pub use keys::{Wanted, escape};
+pub use keys::Wanted;
+pub use outgoing::escape;
 pub use verify::Checked;
 
 use bytes::Bytes;

@@ -8,15 +8,12 @@ use http_body_util::{BodyExt, Full};
 use httpcrate::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Store, Stream};
 use types::{Error, Result, credentials};
 
-/// Path arguments keep only what is safe everywhere.
-const ARGUMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// One attempt at a request may take this long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer waits for rows of streams that moved at the other end.
@@ -123,7 +120,7 @@ impl Peers {
         mut payload: Map<String, Value>,
     ) -> Result<Value> {
         let txn_id = credentials::letters(10);
-        let mut parts: Vec<String> = args.iter().map(|a| utf8_percent_encode(a, ARGUMENT).to_string()).collect();
+        let mut parts: Vec<String> = args.iter().map(|a| outgoing::escape(a)).collect();
         if txn {
             parts.push(txn_id);
         }
@@ -208,7 +205,7 @@ impl Peers {
         let host = HeaderValue::from_str(&format!("{instance}:80")).map_err(|e| invalid(&e))?;
         headers.insert(header::HOST, host);
         // The authority only names the instance; the connector knows where it is.
-        let authority = utf8_percent_encode(instance, ARGUMENT).to_string();
+        let authority = outgoing::escape(instance);
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{authority}{target}"))
