@@ -6,8 +6,10 @@ use http::reply::IntoReply;
 use http::route::Rate;
 use http::{On, Reply, Route, Rq, route};
 use rooms::Sent;
+use rooms::address::{Address, Signed};
 use rooms::membership::{Action, Change};
 use ruma::{OwnedServerName, RoomId};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use types::{Error, OwnedRoomId, OwnedUserId, Requester, Result};
@@ -74,10 +76,24 @@ async fn room_and_servers(app: &App, rq: &Rq) -> Result<(OwnedRoomId, Vec<OwnedS
     Ok((room_id, servers.into_iter().filter_map(|s| s.try_into().ok()).collect()))
 }
 
+/// An invite by address that whoever joins has the proof for.
+#[derive(Deserialize)]
+struct ThirdPartySigned {
+    sender: OwnedUserId,
+    #[serde(flatten)]
+    signed: Signed,
+}
+
 async fn join_room(app: App, who: Requester, rq: Rq) -> Result<Reply> {
     let mut content = body(&rq)?;
-    content.remove("third_party_signed");
+    let signed = content.remove("third_party_signed").map(serde_json::from_value::<ThirdPartySigned>).transpose();
+    let signed = signed.map_err(|e| Error::bad_json(format!("third_party_signed: {e}")))?;
     let (room_id, via) = room_and_servers(&app, &rq).await?;
+    if let Some(ThirdPartySigned { sender, mut signed }) = signed {
+        // It was signed along.
+        signed.more.insert("sender".into(), sender.as_str().into());
+        app.rooms.exchange_invite(&sender, &who.user_id, &room_id, &signed).await?;
+    }
     let wanted = Change::new(who.user_id.clone(), Action::Join).content(content).via(via);
     change(&app, &who, &room_id, wanted).await?;
     json!({"room_id": room_id}).into_reply()
@@ -113,7 +129,8 @@ async fn act(app: App, who: Requester, rq: Rq) -> Result<Reply> {
     }
     let body = body(&rq)?;
     if action == Action::Invite && ["medium", "address"].iter().all(|k| body.contains_key(*k)) {
-        return Err(refuse_3pid(&body));
+        invite_address(&app, &who, &rq.room_id()?, &body).await?;
+        return Ok(Reply::empty());
     }
     let target = match action {
         Action::Invite | Action::Ban | Action::Unban | Action::Kick => target(&body)?,
@@ -133,12 +150,17 @@ async fn act_once(app: App, who: Requester, rq: Rq) -> Result<Reply> {
     app.txns.once(&who, &rq, run).await
 }
 
-/// Invites by address need an identity server, which this server does not talk to.
-fn refuse_3pid(body: &Map<String, Value>) -> Error {
-    if !["id_server", "id_access_token"].iter().all(|k| body.contains_key(*k)) {
-        return Error::missing_param("`id_server` and `id_access_token` are required when doing 3pid invite");
+/// Invites by address; the same limits hold as for other invites.
+async fn invite_address(app: &App, who: &Requester, room_id: &RoomId, body: &Map<String, Value>) -> Result<()> {
+    let address = Address::of(body)?;
+    app.accounts.limit_user(&app.accounts.limits().third_party_invite, who).await?;
+    if let Some(user) = app.rooms.user_of_address(&address).await? {
+        return change(app, who, room_id, Change::new(user, Action::Invite)).await.map(|_| ());
     }
-    Error::client(403, "M_UNKNOWN", "Looking up third-party identifiers is denied from this server")
+    if who.shadow_banned {
+        return Ok(());
+    }
+    app.rooms.leave_invite(who, room_id, &address).await
 }
 
 fn target(body: &Map<String, Value>) -> Result<OwnedUserId> {

@@ -5,12 +5,20 @@ mod keys;
 mod membership;
 mod queries;
 mod send;
+mod threepids;
 
 use app::App;
 use http::Route;
 
 /// Every route of other servers.
 pub fn routes() -> Vec<Route<App>> {
-    let chapters = [events::routes(), keys::routes(), membership::routes(), queries::routes(), send::routes()];
+    let chapters = [
+        events::routes(),
+        keys::routes(),
+        membership::routes(),
+        queries::routes(),
+        send::routes(),
+        threepids::routes(),
+    ];
     chapters.into_iter().flatten().collect()
 }

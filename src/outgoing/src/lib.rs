@@ -95,6 +95,24 @@ impl Call {
         }
     }
 
+    /// GET.
+    pub fn get(url: impl Into<String>) -> Self {
+        Self::new(Method::GET, url)
+    }
+
+    /// POST with a JSON body.
+    pub fn post_json(url: impl Into<String>, body: &Value) -> Self {
+        Self::new(Method::POST, url).body("application/json", body.to_string())
+    }
+
+    /// Shows an access token. 400 if it cannot be one.
+    pub fn bearer(self, token: &str) -> Result<Self> {
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut value = value.map_err(|_| Error::invalid_param("not an access token"))?;
+        value.set_sensitive(true);
+        Ok(self.header(header::AUTHORIZATION, value))
+    }
+
     /// Adds a header.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -124,12 +142,12 @@ impl Outgoing {
 
     /// GET.
     pub async fn get(&self, url: &str) -> Result<Answer> {
-        self.request(Call::new(Method::GET, url)).await
+        self.request(Call::get(url)).await
     }
 
     /// POST with a JSON body.
     pub async fn post_json(&self, url: &str, body: &Value) -> Result<Answer> {
-        self.request(Call::new(Method::POST, url).body("application/json", body.to_string())).await
+        self.request(Call::post_json(url, body)).await
     }
 
     /// POST with an `application/x-www-form-urlencoded` body.

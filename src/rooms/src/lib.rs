@@ -7,6 +7,7 @@
 mod abroad;
 pub mod access;
 mod actor;
+pub mod address;
 pub mod aliases;
 pub mod bundle;
 mod chain;

@@ -1,5 +1,6 @@
 //! `/createRoom`: from what a client wants to the first events of a room.
 
+use crate::address::Address;
 use crate::membership::{Action, Change};
 use crate::{NewRoom, Rooms, Sent, Template, aliases};
 use config::registration::Preset;
@@ -97,6 +98,10 @@ impl Rooms {
     /// Makes a room; its id once it is committed with all its first events.
     pub async fn create_room(&self, who: &Requester, wanted: Wanted) -> Result<OwnedRoomId> {
         let plan = self.plan(who, &wanted).await?;
+        let addresses: Vec<Address> = wanted.invite_3pid.iter().map(Address::of).collect::<Result<_>>()?;
+        if !addresses.is_empty() {
+            self.check_lookup_allowed()?;
+        }
         let events = self.first_events(&plan, &wanted).await?;
         let new = NewRoom {
             version: plan.version.clone(),
@@ -119,11 +124,13 @@ impl Rooms {
             }
             self.change_membership(who, &room_id, Change::new(user.clone(), Action::Invite).content(content)).await?;
         }
+        for address in addresses.iter().filter(|_| !who.shadow_banned) {
+            self.invite_by_address(who, &room_id, address).await?;
+        }
         Ok(room_id)
     }
 
     async fn plan(&self, who: &Requester, wanted: &Wanted) -> Result<Plan> {
-        self.check_3pid_invites(wanted)?;
         let version = self.version(wanted)?;
         let version_rules = room_version::rules(&version).ok_or_else(unsupported)?;
         let alias = self.free_alias(wanted).await?;
@@ -141,21 +148,6 @@ impl Rooms {
         check_creators(&plan, wanted)?;
         self.check_encryption_allowed(&plan, wanted)?;
         Ok(self.unlisted_if_not_allowed(plan))
-    }
-
-    /// Invites by address need an identity server, which this server does not talk to.
-    fn check_3pid_invites(&self, wanted: &Wanted) -> Result<()> {
-        for invite in &wanted.invite_3pid {
-            if !["medium", "address", "id_server", "id_access_token"].iter().all(|k| invite.contains_key(*k)) {
-                let text = "all of `medium`, `address`, `id_server` and `id_access_token` are required when making a 3pid invite";
-                return Err(Error::missing_param(text));
-            }
-        }
-        if wanted.invite_3pid.is_empty() {
-            return Ok(());
-        }
-        let text = "Looking up third-party identifiers is denied from this server";
-        Err(Error::client(403, "M_UNKNOWN", text))
     }
 
     fn version(&self, wanted: &Wanted) -> Result<RoomVersionId> {
