@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lib import layouts
-from lib.client import MatrixError, has_event, quote, timeline
+from lib.client import MatrixError, has_event, quote
 
 SECONDS = 20
 
