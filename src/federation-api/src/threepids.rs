@@ -7,7 +7,10 @@ use rooms::address::Signed;
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use types::Result;
+use types::{Error, Result};
+
+/// Invites of one address that are taken at once: nobody vouches for the caller until a signature is looked at.
+const MOST_INVITES: usize = 100;
 
 pub fn routes() -> Vec<Route<App>> {
     // What is told carries the identity server's signature: nobody else need vouch for it.
@@ -31,6 +34,9 @@ struct Invite {
 /// Tries every invite; the last failure is told.
 async fn bound(app: App, rq: Rq) -> Result<Value> {
     let body: Bound = rq.json()?;
+    if body.invites.len() > MOST_INVITES {
+        return Err(Error::invalid_param(format!("invites: must be {MOST_INVITES} at most")));
+    }
     let mut outcome = Ok(json!({}));
     for i in body.invites {
         if let Err(e) = app.rooms.exchange_invite(&i.sender, &i.mxid, &i.room_id, &i.signed).await {
