@@ -180,7 +180,7 @@ impl Accounts {
         let path = "/_matrix/identity/v2/3pid/unbind";
         let content = json!({"mxid": user_id, "threepid": {"medium": medium, "address": address}});
         // Signed as a request of this server, for the identity server knows no access token of the user's.
-        let authorization = HeaderValue::from_str(&self.fed.authorization("POST", id_server, path, Some(&content)))?;
+        let authorization = HeaderValue::from_str(&self.fed.authorization("POST", id_server, path, Some(&content))?)?;
         let call = Call::new(Method::POST, format!("https://{id_server}{path}"))
             .body("application/json", content.to_string())
             .header(header::AUTHORIZATION, authorization);

@@ -6,6 +6,7 @@ use http::route::Rate;
 use http::{On, Route, Rq, route};
 use rooms::Template;
 use rooms::membership::{Action, Change};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use types::json::raw;
@@ -23,6 +24,11 @@ pub fn routes() -> Vec<Route<App>> {
         r("PUT", redact, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/redact/{event_id}/{txn_id}").user(redaction),
         r("POST", redact, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/redact/{event_id}").user(redaction),
     ]
+}
+
+/// The body as it is: its numbers are the event's.
+fn body(rq: &Rq) -> Result<Box<RawValue>> {
+    rq.json()
 }
 
 /// The body: the event's content.
@@ -62,7 +68,7 @@ async fn message(app: App, who: Requester, rq: Rq) -> Result<Value> {
     if let Some(answer) = hush(&who).await {
         return Ok(answer);
     }
-    let mut template = Template::new(who.user_id.clone(), rq.arg("event_type")?, raw(&content)?);
+    let mut template = Template::new(who.user_id.clone(), rq.arg("event_type")?, body(&rq)?);
     template.txn_id = rq.arg_opt("txn_id").map(str::to_owned);
     template.origin_server_ts = timestamp(&who, &rq)?;
     if template.kind == "m.room.redaction" {
@@ -86,7 +92,7 @@ async fn put_state(app: App, who: Requester, rq: Rq) -> Result<Value> {
     if kind == "m.room.canonical_alias" && key.is_empty() {
         app.rooms.check_canonical_alias(&room_id, &content).await?;
     }
-    let mut template = Template::new(who.user_id.clone(), kind, raw(&content)?).state(key);
+    let mut template = Template::new(who.user_id.clone(), kind, body(&rq)?).state(key);
     template.origin_server_ts = timestamp(&who, &rq)?;
     let sent = app.rooms.send(&who, &room_id, template).await?;
     if kind == "m.room.guest_access" && key.is_empty() && content.get("guest_access") != Some(&json!("can_join")) {

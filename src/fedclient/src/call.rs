@@ -194,7 +194,7 @@ impl Fed {
 
     fn request(&self, call: &Call<'_>, host: &str) -> Result<Request<Full<Bytes>>> {
         let method = call.method.as_str();
-        let authorization = self.0.signer.authorization(method, call.destination, call.path, call.body);
+        let authorization = self.0.signer.authorization(method, call.destination, call.path, call.body)?;
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(format!("https://{}{}", call.destination, call.path))

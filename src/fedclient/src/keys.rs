@@ -1,7 +1,7 @@
 //! Keys of servers (spec: Server-Server API, "Retrieving server keys"): from the database, from the trusted key servers,
 //! from the server itself. Answers about keys, our own included.
 
-use crate::sign::{Signer, signable};
+use crate::sign::signable;
 use crate::{Call, Fed};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -138,7 +138,7 @@ impl Fed {
         if notary.verify_keys.is_empty() {
             return Ok(());
         }
-        let text = signable(keys);
+        let text = signable(keys)?;
         let signed = notary.verify_keys.iter().any(|(id, key)| {
             keys["signatures"][&notary.server_name][id].as_str().is_some_and(|sig| is_signed(key, sig, &text))
         });
@@ -180,7 +180,7 @@ impl Fed {
         }
         let valid_until_ms = answer["valid_until_ts"].as_i64().ok_or_else(|| bad("no valid_until_ts"))?;
         let valid_until_ms = valid_until_ms.min(self.0.cx.now_ms() + LONGEST_VALIDITY_MS);
-        let text = signable(answer);
+        let text = signable(answer)?;
         let (mut keys, mut raw, mut signed) = (HashMap::new(), HashMap::new(), false);
         for (id, key, until) in keys_in(answer, valid_until_ms) {
             let Ok(bytes) = BASE64.decode(key) else { continue };
@@ -199,12 +199,12 @@ impl Fed {
             return Err(bad("not signed by the server"));
         }
         let mut ours = answer.clone();
-        self.0.signer.sign(&mut ours, &self.0.signer.notary);
+        self.0.signer.sign(&mut ours, &self.0.signer.notary)?;
         Ok(FetchedKeys { server_name: server.to_owned(), keys, raw, json: ours.to_string() })
     }
 
     /// Our own keys, signed with all of them: the answer to `/_matrix/key/v2/server`.
-    pub fn own_keys(&self) -> Value {
+    pub fn own_keys(&self) -> Result<Value> {
         let config = &self.0.cx.config.keys;
         let signer = &self.0.signer;
         let current: Map<String, Value> = signer.own.iter().map(|k| (k.id.clone(), json!({"key": k.public}))).collect();
@@ -215,8 +215,8 @@ impl Fed {
             "old_verify_keys": old.collect::<Map<_, _>>(),
             "valid_until_ts": self.0.cx.now_ms() + config.refresh_interval_ms as i64,
         });
-        signer.sign(&mut keys, &signer.own);
-        keys
+        signer.sign(&mut keys, &signer.own)?;
+        Ok(keys)
     }
 
     /// What is known of other servers' keys, signed by us as a key server; what is missing, too old or not valid as
@@ -234,7 +234,7 @@ impl Fed {
         let mut signed = Vec::new();
         for json in answers {
             let mut keys: Value = serde_json::from_str(&json)?;
-            self.0.signer.sign(&mut keys, &self.0.signer.notary);
+            self.0.signer.sign(&mut keys, &self.0.signer.notary)?;
             signed.push(keys);
         }
         Ok(signed)
@@ -245,7 +245,7 @@ impl Fed {
         let now = self.0.cx.now_ms();
         let store = &self.0.cx.store;
         if server == self.0.signer.server_name {
-            return Ok(vec![self.own_keys().to_string()]);
+            return Ok(vec![self.own_keys()?.to_string()]);
         }
         let known = store.server_key_answers(server, names.as_deref()).await?;
         let fresh = |id: &String, least: &Option<i64>| {
@@ -281,11 +281,4 @@ pub(crate) fn is_signed(key: &str, signature: &str, text: &str) -> bool {
     let (Ok(key), Ok(signature)) = (BASE64.decode(key), BASE64.decode(signature)) else { return false };
     let algorithm = ruma::signatures::SigningKeyAlgorithm::Ed25519;
     verify_canonical_json_bytes(&algorithm, &key, &signature, text.as_bytes()).is_ok()
-}
-
-impl Signer {
-    /// Signs with the key events are signed with.
-    pub fn sign_object(&self, object: &mut Value) {
-        self.sign(object, self.own.first());
-    }
 }

@@ -14,7 +14,6 @@ mod well_known;
 pub use call::{Call, FedError};
 pub use keys::Wanted;
 pub use outgoing::escape;
-pub use verify::Checked;
 
 use bytes::Bytes;
 use connect::Connector;
@@ -81,7 +80,7 @@ impl Fed {
 
     /// The `Authorization` header of a request in this server's name to something that is no homeserver (identity
     /// servers). `path` as in [`Fed::get`].
-    pub fn authorization(&self, method: &str, destination: &str, path: &str, body: Option<&Value>) -> String {
+    pub fn authorization(&self, method: &str, destination: &str, path: &str, body: Option<&Value>) -> Result<String> {
         self.0.signer.authorization(method, destination, path, body)
     }
 

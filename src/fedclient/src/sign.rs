@@ -6,7 +6,7 @@ use config::Config;
 use config::keys::SigningKey;
 use ruma::signatures::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
-use types::{Error, Result};
+use types::{Error, Result, canonical};
 
 /// The server's keys. The first one signs requests and events.
 pub(crate) struct Signer {
@@ -37,15 +37,15 @@ impl Key {
     }
 }
 
-/// What is signed of an object: its canonical JSON without `signatures` and `unsigned`. serde_json's maps are sorted
-/// and written without spaces, so its text is canonical but for numbers with a fraction, which have no canonical form.
-pub(crate) fn signable(object: &Value) -> String {
+/// What is signed of an object: its canonical JSON without `signatures` and `unsigned`. 400 M_BAD_JSON for numbers
+/// without a canonical form.
+pub(crate) fn signable(object: &Value) -> Result<String> {
     let mut object = object.clone();
     if let Some(map) = object.as_object_mut() {
         map.remove("signatures");
         map.remove("unsigned");
     }
-    object.to_string()
+    canonical::text_of(&object)
 }
 
 impl Signer {
@@ -59,21 +59,22 @@ impl Signer {
     }
 
     /// The `Authorization` header of a request (spec: Server-Server API, "Request Authentication").
-    pub fn authorization(&self, method: &str, destination: &str, uri: &str, body: Option<&Value>) -> String {
+    pub fn authorization(&self, method: &str, destination: &str, uri: &str, body: Option<&Value>) -> Result<String> {
         let key = &self.own[0];
-        let signature = key.sign(&request(method, uri, &self.server_name, destination, body).to_string());
-        format!(
+        let signature = key.sign(&signable(&request(method, uri, &self.server_name, destination, body))?);
+        Ok(format!(
             r#"X-Matrix origin="{}",key="{}",sig="{signature}",destination="{destination}""#,
             self.server_name, key.id
-        )
+        ))
     }
 
     /// Adds our signatures to an object.
-    pub fn sign<'a>(&self, object: &mut Value, keys: impl IntoIterator<Item = &'a Key>) {
-        let text = signable(object);
+    pub fn sign<'a>(&self, object: &mut Value, keys: impl IntoIterator<Item = &'a Key>) -> Result<()> {
+        let text = signable(object)?;
         for key in keys {
             object["signatures"][&self.server_name][&key.id] = key.sign(&text).into();
         }
+        Ok(())
     }
 }
 

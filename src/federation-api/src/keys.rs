@@ -20,7 +20,7 @@ pub fn routes() -> Vec<Route<App>> {
 
 /// The key id in the path is ignored, as the specification says.
 async fn own(app: App, _: Rq) -> Result<Value> {
-    Ok(app.fed.own_keys())
+    app.fed.own_keys()
 }
 
 #[derive(Serialize)]

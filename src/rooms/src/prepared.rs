@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use store::inbound::Standing;
 use store::persist::{NewEvent, StateChange};
-use types::{Error, EventFormat, InternalMetadata, Pdu, Result};
+use types::{Error, EventFormat, InternalMetadata, Pdu, Result, canonical};
 
 /// An event as its maker hands it over. Its state groups are stored already.
 #[derive(Clone, Debug)]
@@ -94,8 +94,7 @@ fn id_of(event: &Value, json: &str, version: &RoomVersionId) -> Result<OwnedEven
         let id = event.get("event_id").and_then(Value::as_str);
         return Ok(id.ok_or_else(|| Error::bad_json("events: event_id is missing"))?.try_into()?);
     }
-    let object = serde_json::from_str(json)?;
-    let hash = ruma::signatures::reference_hash(&object, &rules::build::rules_of(version)?)?;
+    let hash = rules::hash::reference_hash(&canonical::parse(json)?, &rules::build::rules_of(version)?)?;
     Ok(format!("${hash}").try_into()?)
 }
 

@@ -1,16 +1,17 @@
 //! From a draft to a signed event: canonical JSON, hashes, signature, event id.
 
-use ruma::canonical_json::CanonicalJsonValue;
+use crate::hash::{content_hash, reference_hash, signed_text};
 use ruma::room_version_rules::RoomVersionRules;
-use ruma::signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, reference_hash, sign_event};
-use ruma::{CanonicalJsonObject, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
+use ruma::signatures::{Ed25519KeyPair, KeyPair};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use types::canonical::{self, Json, MAX_INT, Object};
 use types::event::split_age;
-use types::{Error, EventFormat, InternalMetadata, Pdu, Result, json::raw, room_version};
+use types::{Error, EventFormat, InternalMetadata, Pdu, Result, room_version};
 
 /// Depth is a canonical JSON number.
-pub const MAX_DEPTH: i64 = (1 << 53) - 1;
+pub const MAX_DEPTH: i64 = MAX_INT;
 /// Bytes of a whole event (spec: "Size limits").
 pub const MAX_PDU: usize = 65_536;
 /// Bytes of sender, room id, state key, type and event id.
@@ -29,9 +30,18 @@ impl Signer {
     }
 
     /// Adds our signature to a finished event.
-    pub fn sign_event(&self, object: &mut CanonicalJsonObject, version: &RoomVersionId) -> Result<()> {
-        let rules = rules_of(version)?;
-        sign_event(self.server_name.as_str(), &self.key, object, &rules.redaction).map_err(json_error)
+    pub fn sign_event(&self, event: &mut Object, version: &RoomVersionId) -> Result<()> {
+        let signature = self.key.sign(signed_text(event, &rules_of(version)?.redaction)?.as_bytes());
+        let ours = inner(inner(event, "signatures")?, self.server_name.as_str())?;
+        ours.insert(signature.id(), Json::String(signature.base64()));
+        Ok(())
+    }
+
+    /// Adds the content hash and our signature.
+    pub(crate) fn hash_and_sign(&self, event: &mut Object, version: &RoomVersionId) -> Result<()> {
+        let hash = content_hash(event);
+        inner(event, "hashes")?.insert("sha256".into(), Json::String(hash));
+        self.sign_event(event, version)
     }
 }
 
@@ -75,37 +85,33 @@ pub struct Built {
     pub reference: Reference,
 }
 
-fn string(s: impl Into<String>) -> CanonicalJsonValue {
-    CanonicalJsonValue::String(s.into())
+/// The object under a key, which is made if it is not there.
+fn inner<'a>(object: &'a mut Object, key: &str) -> Result<&'a mut Object> {
+    match object.entry(key.to_owned()).or_insert_with(|| Json::Object(Object::new())) {
+        Json::Object(inner) => Ok(inner),
+        _ => Err(Error::bad_json(format!("event: {key} must be an object"))),
+    }
 }
 
-fn integer(n: i64) -> Result<CanonicalJsonValue> {
-    let n = n.try_into().map_err(|_| Error::bad_json("origin_server_ts: JSON integer out of range"))?;
-    Ok(CanonicalJsonValue::Integer(n))
-}
-
-fn references(list: &[Reference], format: EventFormat) -> CanonicalJsonValue {
+fn references(list: &[Reference], format: EventFormat) -> Json {
     let one = |r: &Reference| match format {
         EventFormat::V1 => {
-            let hash = CanonicalJsonObject::from([("sha256".to_owned(), string(r.hash.clone().unwrap_or_default()))]);
-            CanonicalJsonValue::Array(vec![string(r.id.as_str()), CanonicalJsonValue::Object(hash)])
+            let hash = Object::from([("sha256".to_owned(), Json::String(r.hash.clone().unwrap_or_default()))]);
+            Json::Array(vec![r.id.as_str().into(), Json::Object(hash)])
         }
-        _ => string(r.id.as_str()),
+        _ => r.id.as_str().into(),
     };
-    CanonicalJsonValue::Array(list.iter().map(one).collect())
+    Json::Array(list.iter().map(one).collect())
 }
 
-/// Content as canonical JSON; numbers that cannot be are the client's fault.
-pub fn canonical_content(content: &RawValue) -> Result<CanonicalJsonObject> {
-    serde_json::from_str(content.get())
-        .map_err(|e| Error::bad_json(format!("content: not an object of canonical JSON: {e}")))
-}
-
-fn json_error(e: JsonError) -> Error {
-    match e {
-        JsonError::PduTooLarge => Error::too_large("event too large"),
-        other => Error::bad_json(format!("event: {other}")),
+/// Content as canonical JSON of the room version; numbers that it cannot have are the client's fault.
+fn canonical_content(content: &RawValue, version: &RoomVersionId) -> Result<Object> {
+    let refused = |e: Error| Error::bad_json(format!("content: {e}"));
+    let content = canonical::parse(content.get()).map_err(refused)?;
+    if canonical::is_strict(version) {
+        canonical::check_strict(&content).map_err(refused)?;
     }
+    Ok(content)
 }
 
 /// The rules of a version this server supports.
@@ -120,41 +126,44 @@ pub fn rules_of(version: &RoomVersionId) -> Result<RoomVersionRules> {
 pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
     let rules = rules_of(draft.version)?;
     let format = EventFormat::of(draft.version);
-    let mut content = canonical_content(draft.content)?;
+    let mut content = canonical_content(draft.content, draft.version)?;
     if let (Some(redacts), true) = (draft.redacts, rules.redaction.content_field_redacts) {
-        content.insert("redacts".into(), string(redacts.as_str()));
+        content.insert("redacts".into(), redacts.as_str().into());
     }
     let depth = draft.depth.clamp(1, MAX_DEPTH);
-    let mut object = CanonicalJsonObject::from([
-        ("type".to_owned(), string(draft.kind)),
-        ("sender".to_owned(), string(draft.sender.as_str())),
-        ("origin_server_ts".to_owned(), integer(draft.origin_server_ts)?),
-        ("depth".to_owned(), integer(depth)?),
+    if !(-MAX_INT..=MAX_INT).contains(&draft.origin_server_ts) {
+        return Err(Error::bad_json("origin_server_ts: JSON integer out of range"));
+    }
+    let mut object = Object::from([
+        ("type".to_owned(), draft.kind.into()),
+        ("sender".to_owned(), draft.sender.as_str().into()),
+        ("origin_server_ts".to_owned(), draft.origin_server_ts.into()),
+        ("depth".to_owned(), depth.into()),
         ("prev_events".to_owned(), references(&draft.prev_events, format)),
         ("auth_events".to_owned(), references(&draft.auth_events, format)),
     ]);
-    let stored_content = raw(&content)?;
-    object.insert("content".into(), CanonicalJsonValue::Object(content));
+    let stored_content = RawValue::from_string(canonical::text(&content))?;
+    object.insert("content".into(), Json::Object(content));
     if let Some(room_id) = draft.room_id {
-        object.insert("room_id".into(), string(room_id.as_str()));
+        object.insert("room_id".into(), room_id.as_str().into());
     }
     if let Some(key) = draft.state_key {
-        object.insert("state_key".into(), string(key));
+        object.insert("state_key".into(), key.into());
     }
     if let (Some(redacts), false) = (draft.redacts, rules.redaction.content_field_redacts) {
-        object.insert("redacts".into(), string(redacts.as_str()));
+        object.insert("redacts".into(), redacts.as_str().into());
     }
     if let Some(id) = draft.chosen_id.as_deref().filter(|_| format == EventFormat::V1) {
-        object.insert("event_id".into(), string(id.as_str()));
+        object.insert("event_id".into(), id.as_str().into());
     }
-    hash_and_sign_event(signer.server_name.as_str(), &signer.key, &mut object, &rules.redaction).map_err(json_error)?;
-    let hash = reference_hash(&object, &rules).map_err(json_error)?;
+    signer.hash_and_sign(&mut object, draft.version)?;
+    let hash = reference_hash(&object, &rules)?;
     let event_id: OwnedEventId = match (format, &draft.chosen_id) {
         (EventFormat::V1, Some(id)) => id.clone(),
         (EventFormat::V1, None) => return Err(Error::internal("an event id must be chosen in rooms v1 and v2")),
         _ => format!("${hash}").try_into()?,
     };
-    let signed = serde_json::to_string(&object)?;
+    let signed = canonical::text(&object);
     if signed.len() > MAX_PDU {
         return Err(Error::too_large("event too large"));
     }
@@ -228,8 +237,8 @@ pub(crate) fn check_sizes(pdu: &Pdu) -> Result<()> {
 pub fn reference_to(id: &EventId, json: &str, version: &RoomVersionId) -> Result<Reference> {
     let hash = match EventFormat::of(version) {
         EventFormat::V1 => {
-            let object: CanonicalJsonObject = serde_json::from_str(json)?;
-            Some(reference_hash(&object, &rules_of(version)?)?)
+            let event = canonical::parse(json)?;
+            Some(reference_hash(&event, &rules_of(version)?)?)
         }
         _ => None,
     };
@@ -241,6 +250,7 @@ mod tests {
     use super::*;
     use ruma::{room_id, user_id};
     use serde_json::json;
+    use types::json::raw;
 
     const PKCS8: [u8; 48] = [
         0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,

@@ -2,10 +2,10 @@
 //! checked apart, since that takes the other server's keys.
 
 use crate::build::{MAX_DEPTH, MAX_PDU, check_sizes, rules_of};
-use ruma::canonical_json::{CanonicalJsonValue, redact};
-use ruma::signatures::{content_hash, reference_hash};
-use ruma::{CanonicalJsonObject, OwnedEventId, RoomVersionId};
+use crate::hash::{content_hash, reference_hash};
+use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Map, Value};
+use types::canonical::{self, Json, Object, redacted};
 use types::{Error, EventFormat, Pdu, Result};
 
 /// An event of another server, as far as it can be judged by itself.
@@ -15,7 +15,7 @@ pub struct Incoming {
     /// For `event_json.json`.
     pub json: String,
     /// What the signatures are made over, and the signatures.
-    pub object: CanonicalJsonObject,
+    pub object: Object,
 }
 
 /// Events refer to no more than these (spec: "PDUs").
@@ -30,30 +30,31 @@ const STRIPPED: [&str; 2] = ["invite_room_state", "knock_room_state"];
 pub fn read(json: &str, version: &RoomVersionId, now_ms: i64) -> Result<Incoming> {
     let bad = |what: String| Error::bad_json(format!("event: {what}"));
     let rules = rules_of(version)?;
-    let mut object: CanonicalJsonObject = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+    let mut object = canonical::parse(json).map_err(|e| bad(e.to_string()))?;
     let unsigned = object.remove("unsigned");
-    let whole = object.get("hashes").and_then(sha256).is_some_and(|claimed| {
-        content_hash(&object).is_ok_and(|hash| hash.encode() == claimed)
-    });
+    if canonical::is_strict(version) {
+        canonical::check_strict(&object)?;
+    }
+    let whole = object.get("hashes").and_then(sha256).is_some_and(|claimed| content_hash(&object) == claimed);
     if !whole {
-        object = redact(object, &rules.redaction, None).map_err(|e| bad(e.to_string()))?;
+        object = redacted(&object, &rules.redaction)?;
     }
     let event_id: OwnedEventId = match EventFormat::of(version) {
         EventFormat::V1 => match object.get("event_id") {
-            Some(CanonicalJsonValue::String(id)) => id.as_str().try_into().map_err(|_| bad("event_id".into()))?,
+            Some(Json::String(id)) => id.as_str().try_into().map_err(|_| bad("event_id".into()))?,
             _ => return Err(bad("event_id is missing".into())),
         },
         _ => {
-            let hash = reference_hash(&object, &rules).map_err(|e| bad(e.to_string()))?;
+            let hash = reference_hash(&object, &rules)?;
             format!("${hash}").try_into()?
         }
     };
-    let signed = serde_json::to_string(&object)?;
+    let signed = canonical::text(&object);
     if signed.len() > MAX_PDU {
         return Err(Error::too_large("event too large"));
     }
     let membership = membership_of(&object);
-    let unsigned = kept(unsigned, membership, now_ms);
+    let unsigned = kept(unsigned.as_ref().and_then(Json::as_object), membership, now_ms)?;
     let json = crate::build::with_unsigned(signed, &unsigned)?;
     let mut pdu = Pdu::parse(&json, &event_id, version).map_err(|e| bad(e.to_string()))?;
     pdu.event_id = event_id;
@@ -65,52 +66,40 @@ pub fn read(json: &str, version: &RoomVersionId, now_ms: i64) -> Result<Incoming
 /// The id of what is refused as an event, to tell its sender by it. None for what has none.
 pub fn id_of(json: &str, version: &RoomVersionId) -> Option<OwnedEventId> {
     let rules = rules_of(version).ok()?;
-    let object: CanonicalJsonObject = serde_json::from_str(json).ok()?;
+    let object = canonical::parse(json).ok()?;
     if EventFormat::of(version) == EventFormat::V1 {
         return match object.get("event_id") {
-            Some(CanonicalJsonValue::String(id)) => id.as_str().try_into().ok(),
+            Some(Json::String(id)) => id.as_str().try_into().ok(),
             _ => None,
         };
     }
     format!("${}", reference_hash(&object, &rules).ok()?).try_into().ok()
 }
 
-fn sha256(hashes: &CanonicalJsonValue) -> Option<&str> {
-    match hashes {
-        CanonicalJsonValue::Object(map) => match map.get("sha256") {
-            Some(CanonicalJsonValue::String(hash)) => Some(hash),
-            _ => None,
-        },
-        _ => None,
-    }
+fn sha256(hashes: &Json) -> Option<&str> {
+    hashes.as_object()?.get("sha256")?.as_str()
 }
 
-fn membership_of(object: &CanonicalJsonObject) -> Option<&str> {
-    let member = matches!(object.get("type"), Some(CanonicalJsonValue::String(t)) if t == "m.room.member");
-    match object.get("content") {
-        Some(CanonicalJsonValue::Object(content)) if member => match content.get("membership") {
-            Some(CanonicalJsonValue::String(m)) => Some(m),
-            _ => None,
-        },
-        _ => None,
-    }
+fn membership_of(object: &Object) -> Option<&str> {
+    object.get("type").and_then(Json::as_str).filter(|kind| *kind == "m.room.member")?;
+    object.get("content")?.as_object()?.get("membership")?.as_str()
 }
 
 /// What of `unsigned` is believed: the event's age, and the room's state in invites and knocks.
-fn kept(unsigned: Option<CanonicalJsonValue>, membership: Option<&str>, now_ms: i64) -> Map<String, Value> {
+fn kept(unsigned: Option<&Object>, membership: Option<&str>, now_ms: i64) -> Result<Map<String, Value>> {
     let mut out = Map::new();
-    let Some(CanonicalJsonValue::Object(unsigned)) = unsigned else { return out };
-    if let Some(CanonicalJsonValue::Integer(age)) = unsigned.get("age") {
-        out.insert("age_ts".into(), (now_ms - i64::from(*age)).into());
+    let Some(unsigned) = unsigned else { return Ok(out) };
+    if let Some(age) = unsigned.get("age").and_then(Json::as_i64) {
+        out.insert("age_ts".into(), now_ms.saturating_sub(age).into());
     }
     if matches!(membership, Some("invite" | "knock")) {
         for key in STRIPPED {
             if let Some(state) = unsigned.get(key) {
-                out.insert(key.into(), state.clone().into());
+                out.insert(key.into(), serde_json::from_str(&state.to_string())?);
             }
         }
     }
-    out
+    Ok(out)
 }
 
 fn check_shape(pdu: &Pdu) -> Result<()> {

@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod build;
+pub mod hash;
 pub mod incoming;
 pub mod proposal;
 pub mod push;

@@ -2,9 +2,10 @@
 //! completed and signed by us; and signatures another server adds to an event of ours (`invite`).
 
 use crate::build::{Built, MAX_PDU, Reference, Signer, rules_of, with_unsigned};
-use ruma::signatures::{hash_and_sign_event, reference_hash};
-use ruma::{CanonicalJsonObject, OwnedEventId, RoomId, RoomVersionId, UserId};
+use crate::hash::reference_hash;
+use ruma::{OwnedEventId, RoomId, RoomVersionId, UserId};
 use serde_json::{Map, Value, json};
+use types::canonical;
 use types::{Error, EventFormat, Pdu, Result};
 
 /// A template of the Server-Server API and what it is to become.
@@ -57,12 +58,14 @@ pub fn accept(p: Proposal<'_>, signer: &Signer) -> Result<Built> {
         }
         _ => None,
     };
-    let mut object: CanonicalJsonObject =
-        serde_json::from_value(Value::Object(event)).map_err(|e| bad(&e.to_string()))?;
-    hash_and_sign_event(signer.server_name.as_str(), &signer.key, &mut object, &rules.redaction)
-        .map_err(|e| bad(&e.to_string()))?;
-    let hash = reference_hash(&object, &rules).map_err(|e| bad(&e.to_string()))?;
-    let signed = serde_json::to_string(&object)?;
+    let unfit = |e: Error| bad(&e.to_string());
+    let mut object = canonical::parse(&Value::Object(event).to_string()).map_err(unfit)?;
+    if canonical::is_strict(p.version) {
+        canonical::check_strict(&object).map_err(unfit)?;
+    }
+    signer.hash_and_sign(&mut object, p.version).map_err(unfit)?;
+    let hash = reference_hash(&object, &rules).map_err(unfit)?;
+    let signed = canonical::text(&object);
     if signed.len() > MAX_PDU {
         return Err(Error::too_large("event too large"));
     }

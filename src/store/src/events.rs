@@ -1,13 +1,12 @@
 //! Reading events: `event_json`, `events`, `rejections`, `redactions`.
 
 use crate::{Params, Store};
-use ruma::canonical_json::redact_content_in_place;
-use ruma::{CanonicalJsonObject, EventId, OwnedEventId, RoomVersionId};
+use ruma::{EventId, OwnedEventId, RoomVersionId};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
-use types::{InternalMetadata, Pdu, Result, json::raw, room_version};
+use types::canonical::{self, Json};
+use types::{InternalMetadata, Pdu, Result, room_version};
 
 /// Events by id.
 pub type Events = HashMap<OwnedEventId, Arc<Pdu>>;
@@ -147,25 +146,21 @@ pub fn redact(event: &mut Pdu, because: Arc<Pdu>) -> Result<()> {
 /// Stored JSON of an event with what a redaction leaves of it.
 pub(crate) fn pruned_json(json: &str, version: &RoomVersionId) -> Result<String> {
     let rules = room_version::rules(version).unwrap_or(ruma::room_version_rules::RoomVersionRules::V1);
-    let mut event: Map<String, Value> = serde_json::from_str(json)?;
-    let mut unsigned = event.remove("unsigned").unwrap_or_default();
-    let object: CanonicalJsonObject = serde_json::from_value(event.into())?;
-    let mut event: Map<String, Value> = match serde_json::to_value(ruma::canonical_json::redact(object, &rules.redaction, None)?)? {
-        Value::Object(event) => event,
-        _ => return Err(types::Error::internal("a pruned event must be an object")),
-    };
-    if let Some(unsigned) = unsigned.as_object_mut() {
+    let mut event = canonical::parse(json)?;
+    let unsigned = event.remove("unsigned");
+    let mut event = canonical::redacted(&event, &rules.redaction)?;
+    if let Some(Json::Object(mut unsigned)) = unsigned {
         unsigned.retain(|k, _| k == "age_ts" || k == "replaces_state");
-        event.insert("unsigned".into(), std::mem::take(unsigned).into());
+        event.insert("unsigned".into(), Json::Object(unsigned));
     }
-    Ok(Value::Object(event).to_string())
+    Ok(canonical::text(&event))
 }
 
 fn prune(event: &mut Pdu) -> Result<()> {
     let rules = room_version::rules(&event.room_version).unwrap_or(ruma::room_version_rules::RoomVersionRules::V1);
-    let mut content: CanonicalJsonObject = serde_json::from_str(event.content.get())?;
-    redact_content_in_place(&mut content, &rules.redaction, &event.kind);
-    event.content = raw(&content)?;
+    let content = canonical::parse(event.content.get())?;
+    let content = canonical::redacted_content(&content, &event.kind, &rules.redaction);
+    event.content = RawValue::from_string(canonical::text(&content))?;
     event.unsigned.retain(|k, _| k == "replaces_state");
     if !rules.redaction.content_field_redacts {
         event.redacts = None;

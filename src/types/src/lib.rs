@@ -1,6 +1,7 @@
 //! What every other crate speaks of: identifiers (ruma's), events, stream tokens, credentials, errors.
 //! No IO, no async.
 
+pub mod canonical;
 pub mod clock;
 pub mod credentials;
 pub mod error;

@@ -1,13 +1,12 @@
 //! Signatures and hashes of events other servers send.
 
 use crate::Rooms;
-use ruma::canonical_json::redact;
-use ruma::{CanonicalJsonObject, RoomVersionId, ServerName};
+use ruma::{RoomVersionId, ServerName};
 use rules::Incoming;
 use rules::build::rules_of;
 use serde_json::Value;
 use slog::info;
-use types::{Error, Result};
+use types::{Error, Result, canonical};
 
 impl Rooms {
     /// Reads events and checks their signatures; those that are wrong or no events are left out. One whose content was
@@ -22,7 +21,7 @@ impl Rooms {
                 Err(e) => left_out(&e),
             }
         }
-        let objects: Vec<CanonicalJsonObject> = read.iter().map(|e| e.object.clone()).collect();
+        let objects = read.iter().map(|e| e.object.clone()).collect();
         let checked = self.fed.verify_events(version, objects).await?;
         let judged = read.into_iter().zip(checked);
         Ok(judged.filter_map(|(event, checked)| checked.inspect_err(left_out).is_ok().then_some(event)).collect())
@@ -30,10 +29,8 @@ impl Rooms {
 
     /// 403 unless `server` signed an event.
     pub(crate) async fn check_signed_by(&self, server: &ServerName, version: &RoomVersionId, json: &str) -> Result<()> {
-        let mut object: CanonicalJsonObject = serde_json::from_str(json)?;
-        object.remove("unsigned");
-        let object = redact(object, &rules_of(version)?.redaction, None).map_err(|e| Error::internal(e.to_string()))?;
-        let event = serde_json::to_value(object)?;
+        let object = canonical::redacted(&canonical::parse(json)?, &rules_of(version)?.redaction)?;
+        let event: Value = serde_json::from_str(&canonical::text(&object))?;
         let at = event.get("origin_server_ts").and_then(Value::as_i64).unwrap_or_default();
         let refused = |e: Error| Error::forbidden(format!("The event is not signed by {server}: {e}"));
         self.fed.verify_json(server.as_str(), &event, at).await.map_err(refused)

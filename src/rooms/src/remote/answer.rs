@@ -2,13 +2,12 @@
 
 use crate::visibility::history_visibility;
 use crate::{Rooms, StateMap};
-use ruma::canonical_json::redact;
-use ruma::{CanonicalJsonObject, EventId, RoomId, ServerName};
+use ruma::{EventId, RoomId, ServerName};
 use rules::build::rules_of;
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use types::{Error, OwnedEventId, Pdu, Result};
+use types::{Error, OwnedEventId, Pdu, Result, canonical};
 
 /// Events `/backfill` gives at most.
 const MAX_BACKFILL: i64 = 100;
@@ -159,9 +158,8 @@ pub(crate) fn wire_event(event: &Pdu, json: &str, pruned: bool, now_ms: i64) -> 
     let mut value = Value::Object(object);
     if pruned {
         let rules = rules_of(&event.room_version)?;
-        let object: CanonicalJsonObject = serde_json::from_value(value)?;
-        let object = redact(object, &rules.redaction, None).map_err(|e| Error::internal(e.to_string()))?;
-        value = serde_json::to_value(object)?;
+        let left = canonical::redacted(&canonical::parse(json)?, &rules.redaction)?;
+        value = serde_json::from_str(&canonical::text(&left))?;
     }
     if let Some(at) = event.age_ts {
         value["unsigned"] = json!({"age": now_ms - at});

@@ -8,7 +8,7 @@ use crate::{Rooms, Template};
 use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use rules::build::rules_of;
 use serde_json::{Map, Value, json};
-use types::{Error, InternalMetadata, Pdu, Result, json::raw};
+use types::{Error, InternalMetadata, Pdu, Result, canonical, json::raw};
 
 /// A membership that was taken.
 pub struct Taken {
@@ -137,10 +137,9 @@ impl Rooms {
     /// Adds our signature to an event of another server.
     fn sign_incoming(&self, event: &mut Incoming) -> Result<()> {
         self.writing.signer.sign_event(&mut event.object, &event.pdu.room_version)?;
-        let mut whole: Map<String, Value> = serde_json::from_str(&event.json)?;
-        let signatures = event.object.get("signatures").cloned();
-        whole.insert("signatures".into(), signatures.map(Value::from).unwrap_or_default());
-        event.json = serde_json::to_string(&whole)?;
+        let mut whole = canonical::parse(&event.json)?;
+        whole.extend(event.object.get("signatures").map(|s| ("signatures".to_owned(), s.clone())));
+        event.json = canonical::text(&whole);
         Ok(())
     }
 
