@@ -51,7 +51,10 @@ impl App {
         }
         let query = if rq.raw_query.is_empty() { String::new() } else { format!("?{}", rq.raw_query) };
         let target = format!("{FORWARD_PREFIX}{}{query}", rq.path);
-        let mut answer = self.cx.peers.forward(instance, rq.method.clone(), &target, headers, rq.body.clone()).await?;
+        // A PUT with a transaction id is carried out once, however often it comes.
+        let repeatable = rq.method == Method::GET || (rq.method == Method::PUT && rq.arg_opt("txn_id").is_some());
+        let (method, body) = (rq.method.clone(), rq.body.clone());
+        let mut answer = self.cx.peers.forward(instance, repeatable, method, &target, headers, body).await?;
         let at = answer.headers.iter().position(|(name, _)| *name == POSITIONS);
         if let Some((_, positions)) = at.map(|i| answer.headers.swap_remove(i))
             && self.cx.bus.is_up()

@@ -54,17 +54,22 @@ struct Patience {
     first: Duration,
     /// The longest pause.
     longest: Duration,
-    /// May be asked again although it was perhaps carried out.
-    repeatable: bool,
+    /// How often it is asked again although it was perhaps carried out.
+    after_loss: u32,
+    /// Is asked again when it takes its time.
+    after_timeout: bool,
 }
 
-/// A client is waiting: about 13 s.
-const FORWARDING: Patience =
-    Patience { first: Duration::from_millis(100), longest: Duration::from_secs(8), repeatable: false };
+/// A client is waiting: about 13 s. What may be repeated is, once, if the peer went away half way.
+const fn forwarding(repeatable: bool) -> Patience {
+    let (first, longest) = (Duration::from_millis(100), Duration::from_secs(8));
+    Patience { first, longest, after_loss: repeatable as u32, after_timeout: false }
+}
 
 /// About a minute, as Synapse; for ever where a peer takes its time over what may be repeated.
 const fn calling(repeatable: bool) -> Patience {
-    Patience { first: Duration::from_secs(1), longest: Duration::from_secs(32), repeatable }
+    let (first, longest) = (Duration::from_secs(1), Duration::from_secs(32));
+    Patience { first, longest, after_loss: if repeatable { u32::MAX } else { 0 }, after_timeout: repeatable }
 }
 
 impl Peers {
@@ -96,16 +101,18 @@ impl Peers {
         }
     }
 
-    /// Hands a request on and returns the answer as it is. A peer that is just restarting is waited for.
+    /// Hands a request on and returns the answer as it is. A peer that is just restarting is waited for; `repeatable`:
+    /// also if it may have begun with the request.
     pub async fn forward(
         &self,
         instance: &str,
+        repeatable: bool,
         method: Method,
         target: &str,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer> {
-        self.persistently(instance, &FORWARDING, method, target, headers, body).await
+        self.persistently(instance, &forwarding(repeatable), method, target, headers, body).await
     }
 
     /// Calls a replication endpoint: `args` become path segments, `txn` adds a transaction id so that the call
@@ -162,16 +169,19 @@ impl Peers {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer> {
-        let mut wait = patience.first;
+        let (mut wait, mut losses) = (patience.first, 0);
         loop {
             match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
                 Ok(answer) => return Ok(answer),
                 // It is there and at work: asking again is answered by the same transaction.
-                Err(Failure::TimedOut) if patience.repeatable => tokio::time::sleep(patience.first).await,
+                Err(Failure::TimedOut) if patience.after_timeout => tokio::time::sleep(patience.first).await,
                 Err(failure) => {
                     let again = match failure {
                         Failure::Connect(_) => true,
-                        Failure::Lost(_) => patience.repeatable,
+                        Failure::Lost(_) => {
+                            losses += 1;
+                            losses <= patience.after_loss
+                        }
                         Failure::TimedOut => false,
                     };
                     if !again || wait > patience.longest {
