@@ -94,20 +94,12 @@
           };
         in
         evaluation
+        // import ./tests/nixos { inherit self pkgs; }
         // {
           package = self.packages.${system}.plexus;
           documentation = pkgs.runCommand "plexus-documentation" { } "diff -u ${./nixos-module/README.md} ${
             self.packages.${system}.options-doc
           } && touch $out";
-          single = pkgs.testers.runNixOSTest (import ./tests/nixos/single.nix self);
-          workers = pkgs.testers.runNixOSTest (import ./tests/nixos/workers.nix self);
-          rolling = pkgs.testers.runNixOSTest (import ./tests/nixos/rolling.nix self);
-          scale = pkgs.testers.runNixOSTest (import ./tests/nixos/scale.nix self);
-          crash = pkgs.testers.runNixOSTest (import ./tests/nixos/crash.nix self);
-          secrets = pkgs.testers.runNixOSTest (import ./tests/nixos/secrets.nix self);
-          cluster = pkgs.testers.runNixOSTest (import ./tests/nixos/cluster.nix self);
-          backup = pkgs.testers.runNixOSTest (import ./tests/nixos/backup.nix self);
-          migration = pkgs.testers.runNixOSTest (import ./tests/nixos/from-synapse.nix self);
         }
       );
 

@@ -1,7 +1,42 @@
-# A Matrix client for testScripts: curl on a machine, so it needs nothing there but curl.
+# What the testScripts are written with: users on a machine, Load, which talks and listens all the while, and processes.
+# A client here is curl on the machine: the driver itself is not on its network.
 import json
 import shlex
 from urllib.parse import quote
+
+# The processes of presets.
+SMALL = ["main", "events1", "sync1"]
+MEDIUM = ["main", "client1", "events1", "events2", "federation1", "streams1", "sync1", "sync2"]
+# Patience, in seconds. No test fails because a machine is slow.
+LONG = 300
+
+
+def serving(machine, names, client=None, base="http://server:8008"):
+    """Waits until the processes run and the server answers a client."""
+    for name in names:
+        machine.wait_until_succeeds(f"systemctl is-active plexus-{name}.service", timeout=LONG)
+    (client or machine).wait_until_succeeds(f"curl -sf --max-time 20 {base}/_matrix/client/versions", timeout=LONG)
+
+
+def pid(machine, name):
+    return machine.succeed(f"systemctl show -p MainPID --value plexus-{name}.service").strip()
+
+
+def pids(machine, names):
+    return {name: pid(machine, name) for name in names}
+
+
+def replaced(machine, name, old):
+    """Waits until another process than `old` has taken over."""
+    machine.wait_until_succeeds(f"test $(systemctl show -p MainPID --value plexus-{name}.service) != {old}", timeout=LONG)
+    machine.wait_until_succeeds(f"systemctl is-active plexus-{name}.service", timeout=LONG)
+
+
+def kill(machine, name):
+    """SIGKILL; another process is there when it returns."""
+    old = pid(machine, name)
+    machine.succeed(f"systemctl kill -s KILL plexus-{name}.service")
+    replaced(machine, name, old)
 
 
 def metrics(machine):
@@ -9,23 +44,25 @@ def metrics(machine):
     names = []
     for target in json.loads(machine.succeed("cat /etc/plexus/prometheus.json")):
         url = f"http://{target['targets'][0]}{target['labels']['__metrics_path__']}"
-        machine.succeed(f"curl -sf --max-time 10 {url} | grep ^synapse_ > /dev/null")
+        machine.succeed(f"curl -sf --max-time 30 {url} | grep ^synapse_ > /dev/null")
         names.append(target["labels"]["instance"])
     return sorted(names)
 
 
 class Client:
-    def __init__(self, machine, base="http://localhost:8008"):
+    """A user on a machine."""
+
+    def __init__(self, machine, base="http://server:8008"):
         self.machine, self.base, self.token, self.txn = machine, base, "", 0
 
     def ask(self, method, path, body=None):
         """The answer's JSON; a status outside 2xx fails the test with the answer."""
-        words = ["curl", "-sS", "--fail-with-body", "--max-time", "60", "-X", method, self.base + path]
+        words = ["curl", "-sS", "--fail-with-body", "--max-time", "120", "-X", method, self.base + path]
         if self.token:
             words += ["-H", "Authorization: Bearer " + self.token]
         if body is not None:
             words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
-        return json.loads(self.machine.succeed(" ".join(shlex.quote(word) for word in words)))
+        return json.loads(self.machine.succeed(shlex.join(words)))
 
     def client(self, method, path, body=None):
         return self.ask(method, "/_matrix/client/v3" + path, body)
@@ -56,30 +93,59 @@ class Client:
     def sync(self, since=None):
         return self.client("GET", "/sync?timeout=0" + ("&since=" + quote(since) if since else ""))
 
+    def heard(self, room, since):
+        """Ids of the messages since then, as its syncs have them, in as many as it takes; none may leave any out."""
+        ids: list[str] = []
+        while True:
+            answer = self.sync(since)
+            since = answer["next_batch"]
+            timeline = answer.get("rooms", {}).get("join", {}).get(room, {}).get("timeline", {})
+            t.assertFalse(timeline.get("limited", False))
+            new = [e["event_id"] for e in timeline.get("events", []) if e["type"] == "m.room.message"]
+            if not new:
+                return ids
+            ids += new
+
     def texts(self, room):
-        """Bodies of the messages of the room, oldest first."""
+        """Bodies of the last messages of the room, oldest first."""
         chunk = self.client("GET", f"/rooms/{quote(room, safe='')}/messages?dir=b&limit=100")["chunk"]
         return [e["content"]["body"] for e in reversed(chunk) if e["type"] == "m.room.message"]
 
 
-class Load:
-    """load.py running on a machine until `finish`, while the test does something to the server."""
+def two_users(machine, base="http://server:8008"):
+    """Alice and Bob, and a room they are both in."""
+    alice, bob = Client(machine, base), Client(machine, base)
+    alice.register("alice")
+    bob.register("bob")
+    room = alice.create_room(preset="public_chat")
+    bob.join(room)
+    return alice, bob, room
 
-    def __init__(self, machine, room, sender, listener):
-        self.machine = machine
-        machine.succeed("rm -f /tmp/load-stop /tmp/load.json")
+
+class Load:
+    """load.py on the machine of the sender, who talks to the listener until `finish`; meanwhile the test does something
+    to the server."""
+
+    def __init__(self, room, sender, listener):
+        self.machine, self.room, self.listener = sender.machine, room, listener
+        self.before = sender.send(room, "before")
+        self.machine.succeed("rm -f /tmp/load-stop /tmp/load-over /tmp/load.json")
         words = ["python3", "/etc/load.py", sender.base, room, sender.token, listener.token, "/tmp/load.json", "/tmp/load-stop"]
-        machine.execute(" ".join(map(shlex.quote, words)) + " >/tmp/load.log 2>&1 &")
+        self.machine.execute(f"({shlex.join(words)}; touch /tmp/load-over) >/tmp/load.log 2>&1 &")
+        self.machine.sleep(3)
 
     def finish(self):
-        """What happened; everything that was acknowledged must have been heard, once and in order."""
+        """The requests that failed. Whatever they were: all that was acknowledged is in the room and was heard, once
+        and in order, and so is what was said before."""
         self.machine.succeed("touch /tmp/load-stop")
-        self.machine.wait_for_file("/tmp/load.json", timeout=120)
-        state = json.loads(self.machine.succeed("cat /tmp/load.json"))
+        self.machine.wait_for_file("/tmp/load-over", timeout=2 * LONG)
+        state = json.loads(self.machine.succeed("cat /tmp/load.json || { cat /tmp/load.log >&2; false; }"))
         print(f"load: {state['requests']} requests, {len(state['failed'])} failed, {len(state['sent'])} messages, slowest {state['slowest']:.1f} s")
         for line in state["failed"][:20]:
             print("load: failed: " + line)
-        heard = [event for event in state["heard"] if event in set(state["sent"])]
-        assert heard == state["sent"], f"sent {len(state['sent'])}, heard {len(heard)}; missing {set(state['sent']) - set(heard)}"
-        assert len(state["sent"]) >= 3, "hardly anything was said"
-        return state
+        t.assertGreaterEqual(len(state["sent"]), 3, "hardly anything was said")
+        t.assertEqual(state["heard"], state["sent"], "heard is not what was acknowledged")
+        t.assertEqual(state["stored"], state["sent"], "the room holds something else than what was acknowledged")
+        t.assertEqual(state["limited"], 0, "a sync left messages out")
+        t.assertEqual(self.listener.event(self.room, self.before)["content"]["body"], "before")
+        return state["failed"]

@@ -2,7 +2,7 @@
 
 One user sends numbered messages, another hears them by long polls, a third thread reads. Every request has a
 connection of its own, as that of a client that has been away. It ends when the file STOP is there and writes to
-RESULT what failed, what was acknowledged and what was heard."""
+RESULT what failed, what was acknowledged, what was heard and what the room holds in the end."""
 import json
 import pathlib
 import sys
@@ -13,10 +13,13 @@ import urllib.parse
 import urllib.request
 
 BASE, ROOM, SENDER, LISTENER, RESULT, STOP = sys.argv[1:]
-# Transaction ids of an earlier run are not used again.
-RUN = int(time.time())
+# Messages and transaction ids of an earlier run are not mistaken for this one's.
+RUN = str(time.time_ns())
 ROOM_PATH = "/rooms/" + urllib.parse.quote(ROOM, safe="")
-state = {"requests": 0, "failed": [], "sent": [], "heard": [], "slowest": 0.0}
+TIMEOUT = 60
+# How long it goes on asking, after STOP, for what is missing.
+PATIENCE = 180
+state = {"requests": 0, "failed": [], "sent": [], "heard": [], "stored": [], "limited": 0, "slowest": 0.0}
 
 
 def stopped():
@@ -31,7 +34,7 @@ def ask(method, path, token, body=None):
     began = time.time()
     state["requests"] += 1
     try:
-        with urllib.request.urlopen(request, timeout=90) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as e:
         why = f"{e.code} {e.read()[:200]!r}"
@@ -45,15 +48,20 @@ def ask(method, path, token, body=None):
     return None
 
 
+def mine(events):
+    """Ids of this run's messages among the events."""
+    return [e["event_id"] for e in events if e["type"] == "m.room.message" and e["content"].get("body", "").startswith(RUN)]
+
+
 def send():
     number = 0
     while not stopped():
         number += 1
-        body = {"msgtype": "m.text", "body": str(number)}
-        answer = None
+        body = {"msgtype": "m.text", "body": f"{RUN} {number}"}
+        answer, end = None, time.time() + TIMEOUT + PATIENCE
         # A client repeats what it has no answer to, under the same transaction id.
-        while answer is None and not stopped():
-            answer = ask("PUT", f"{ROOM_PATH}/send/m.room.message/load{RUN}-{number}", SENDER, body)
+        while answer is None and time.time() < end:
+            answer = ask("PUT", f"{ROOM_PATH}/send/m.room.message/{RUN}-{number}", SENDER, body)
         if answer is not None:
             state["sent"].append(answer["event_id"])
         time.sleep(0.1)
@@ -66,16 +74,19 @@ def sync(since):
     if answer is None:
         return since
     room = answer.get("rooms", {}).get("join", {}).get(ROOM, {}).get("timeline", {})
-    state["heard"] += [e["event_id"] for e in room.get("events", []) if e["type"] == "m.room.message"]
-    if room.get("limited"):
-        state["failed"].append("a sync left messages out")
+    state["heard"] += mine(room.get("events", []))
+    state["limited"] += bool(room.get("limited"))
     return answer["next_batch"]
 
 
-def listen(since):
-    while not stopped():
+def listen(since, sender):
+    while sender.is_alive():
         since = sync(since)
-    # What was acknowledged last.
+    end = time.time() + PATIENCE
+    while set(state["sent"]) - set(state["heard"]) and time.time() < end:
+        since = sync(since)
+        time.sleep(0.5)
+    # What is heard twice, if anything.
     time.sleep(2)
     sync(since)
 
@@ -86,11 +97,28 @@ def read():
         time.sleep(0.3)
 
 
+def stored():
+    """This run's messages as the room's history has them, oldest first."""
+    found, place, end = [], "", time.time() + PATIENCE
+    while time.time() < end:
+        page = ask("GET", f"{ROOM_PATH}/messages?dir=b&limit=100{place}", LISTENER)
+        if page is None:
+            continue
+        found += mine(page["chunk"])
+        if "end" not in page or not page["chunk"] or (found and not mine(page["chunk"])):
+            break
+        place = "&from=" + urllib.parse.quote(page["end"])
+    return found[::-1]
+
+
 first = ask("GET", "/sync?timeout=0", LISTENER)
 since = first["next_batch"] if first else sys.exit("no first sync: " + str(state["failed"]))
-threads = [threading.Thread(target=send), threading.Thread(target=read), threading.Thread(target=listen, args=(since,))]
+sender = threading.Thread(target=send)
+threads = [sender, threading.Thread(target=read), threading.Thread(target=listen, args=(since, sender))]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-pathlib.Path(RESULT).write_text(json.dumps(state))
+state["stored"] = stored()
+pathlib.Path(RESULT + ".part").write_text(json.dumps(state))
+pathlib.Path(RESULT + ".part").rename(RESULT)

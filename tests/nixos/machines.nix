@@ -1,0 +1,74 @@
+# The machines of the tests. A test imports one and says what else there is to it.
+self:
+let
+  # Plexus as all of them have it. Tests speak faster than people do.
+  common =
+    { lib, ... }:
+    let
+      fast = {
+        per_second = 1000;
+        burst_count = lib.mkDefault 1000;
+      };
+    in
+    {
+      imports = [ self.nixosModules.default ];
+      services.plexus = {
+        enable = true;
+        serverName = "example.org";
+        enableRegistration = true;
+        settings.rc_message = fast;
+        settings.rc_registration = fast;
+        nginx.address = "0.0.0.0";
+        nginx.openFirewall = true;
+      };
+    };
+in
+{
+  # A host with everything on it; `preset` says how many processes.
+  server = common;
+
+  # Where users are: Load of client.py runs there.
+  client =
+    { pkgs, ... }:
+    {
+      environment.systemPackages = [ pkgs.python3 ];
+      environment.etc."load.py".source = ./load.py;
+    };
+
+  # One of three hosts: `one` has PostgreSQL, Redis, nginx, the main process and an events writer, the other two answer
+  # clients.
+  host =
+    { nodes, ... }:
+    {
+      imports = [ common ];
+      networking.nftables.enable = true;
+      environment.etc."plexus-cluster-secret" = {
+        text = "only for this test: what stands in the store is no secret";
+        mode = "0400";
+      };
+      services.plexus = {
+        metrics.scrape = true;
+        cluster.secretFile = "/etc/plexus-cluster-secret";
+        cluster.hosts = {
+          one = {
+            address = nodes.one.networking.primaryIPAddress;
+            main = true;
+            database = true;
+            redis = true;
+            proxy = true;
+            workers.events.count = 1;
+          };
+          two = {
+            address = nodes.two.networking.primaryIPAddress;
+            workers.sync.count = 1;
+            workers.client.count = 1;
+          };
+          three = {
+            address = nodes.three.networking.primaryIPAddress;
+            workers.sync.count = 1;
+            workers.client.count = 1;
+          };
+        };
+      };
+    };
+}
