@@ -91,7 +91,8 @@ class Client:
         return self.client("GET", f"/rooms/{quote(room, safe='')}/event/{quote(event, safe='')}")
 
     def sync(self, since=None):
-        return self.client("GET", "/sync?timeout=0" + ("&since=" + quote(since) if since else ""))
+        whole = quote('{"room":{"timeline":{"limit":10000}}}')
+        return self.client("GET", f"/sync?timeout=0&filter={whole}" + ("&since=" + quote(since) if since else ""))
 
     def heard(self, room, since):
         """Ids of the messages since then, as its syncs have them, in as many as it takes; none may leave any out."""

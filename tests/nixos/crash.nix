@@ -23,15 +23,6 @@
         # At most what a killed process was just at.
         t.assertLessEqual(len(failed), 3 * len(MEDIUM))
 
-    with subtest("all are killed at once"):
-        load = Load(room, alice, bob)
-        before = pids(server, MEDIUM)
-        server.succeed("systemctl kill -s KILL " + " ".join(f"plexus-{name}.service" for name in MEDIUM))
-        for name in MEDIUM:
-            replaced(server, name, before[name])
-        client.sleep(3)
-        load.finish()
-
     with subtest("a process that hangs is killed by the watchdog"):
         # The test has not half a minute for it.
         folder = "/run/systemd/system/plexus-sync1.service.d"

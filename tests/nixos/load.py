@@ -68,7 +68,7 @@ def send():
 
 
 def sync(since):
-    timeline = '{"room":{"timeline":{"limit":100}}}'
+    timeline = '{"room":{"timeline":{"limit":10000}}}'
     query = urllib.parse.urlencode({"since": since, "timeout": 0 if stopped() else 8000, "filter": timeline})
     answer = ask("GET", "/sync?" + query, LISTENER)
     if answer is None:

@@ -18,6 +18,8 @@ let
         enableRegistration = true;
         settings.rc_message = fast;
         settings.rc_registration = fast;
+        # What a sync leaves out is then a mistake.
+        settings.filter_timeline_limit = -1;
         nginx.address = "0.0.0.0";
         nginx.openFirewall = true;
       };
