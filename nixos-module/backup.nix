@@ -79,7 +79,17 @@ let
       as() {
         runuser -u plexus -- "$@"
       }
-      if systemctl --quiet is-active 'plexus-main.service' || systemctl list-units --plain --no-legend --state=active 'plexus-*[0-9].service' | grep -q .; then
+      running() {
+        systemctl list-units --plain --no-legend --state=active,reloading,activating,deactivating 'plexus-main.service' 'plexus-*[0-9].service' | grep -q .
+      }
+      # Whoever stops the target does not wait for its processes, which finish what they have begun.
+      for _ in $(seq 60); do
+        if systemctl --quiet is-active plexus.target || ! running; then
+          break
+        fi
+        sleep 1
+      done
+      if running; then
         echo "plexus-restore: stop the server first: systemctl stop plexus.target" >&2
         exit 1
       fi
