@@ -21,9 +21,15 @@ let
     config.systemd.package
   ];
   databaseHost = if cfg.cluster.hosts == { } then cfg.database.host else databaseOf.address;
+  inherit (cfg.cluster) tls;
+  mode = if tls != null then "verify-full" else cfg.database.tls.mode;
+  ca = if tls != null then tls.caFile else cfg.database.tls.caFile;
   databaseOf = lib.findFirst (host: host.database) { address = ""; } (lib.attrValues cfg.cluster.hosts);
   environment = ''
-    export PGHOST=${lib.escapeShellArg databaseHost} PGUSER=plexus PGDATABASE=plexus
+    export PGHOST=${lib.escapeShellArg databaseHost} PGPORT=${toString cfg.database.port}
+    export PGUSER=${cfg.database.user} PGDATABASE=${cfg.database.name}
+    ${lib.optionalString (mode != null) "export PGSSLMODE=${mode}"}
+    ${lib.optionalString (ca != null) "export PGSSLROOTCERT=${ca}"}
     ${lib.optionalString (cfg.database.passFile != null) "export PGPASSFILE=${lib.escapeShellArg (toString cfg.database.passFile)}"}
     data=${lib.escapeShellArg (toString cfg.dataDir)}
   '';
@@ -100,7 +106,7 @@ let
         exit 1
       fi
       as psql -q -v ON_ERROR_STOP=1 -c 'SET client_min_messages = warning' -c 'DROP SCHEMA public CASCADE' -c 'CREATE SCHEMA public'
-      as pg_restore --exit-on-error --no-owner --dbname=plexus < "$from/database.dump"
+      as pg_restore --exit-on-error --no-owner --dbname="$PGDATABASE" < "$from/database.dump"
       for part in secrets media; do
         [ -e "$from/$part.tar" ] || continue
         old=$data/$part.before-restore

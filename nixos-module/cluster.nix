@@ -3,7 +3,7 @@
 
 let
   cfg = config.services.plexus;
-  inherit (cfg.cluster) hosts;
+  inherit (cfg.cluster) hosts tls;
   spans = hosts != { };
   name = config.networking.hostName;
   here =
@@ -25,12 +25,17 @@ let
   ports = [
     "${toString (cfg.nginx.port + 10)}-${toString (cfg.nginx.port + 410)}"
   ]
-  ++ lib.optional cfg.database.createLocally (toString config.services.postgresql.settings.port)
-  ++ lib.optional cfg.redis.createLocally (toString config.services.redis.servers.plexus.port);
+  ++ lib.optional cfg.database.createLocally (toString cfg.database.port)
+  ++ lib.optional cfg.redis.createLocally (toString cfg.redis.port);
   isV6 = lib.hasInfix ":";
   sources = map (host: host.address) others;
 
   secretsDir = "${cfg.dataDir}/secrets";
+  # PostgreSQL and Redis run as others than root, who alone may be able to read the files.
+  ownCredentials = [
+    "tls_certificate:${tls.certificateFile}"
+    "tls_key:${toString tls.keyFile}"
+  ];
 in
 {
   config = lib.mkIf (cfg.enable && spans) {
@@ -70,9 +75,17 @@ in
 
     services.postgresql = lib.mkIf cfg.database.createLocally {
       enableTCPIP = true;
+      settings = lib.mkIf (tls != null) {
+        ssl = true;
+        ssl_cert_file = "/run/credentials/postgresql.service/tls_certificate";
+        ssl_key_file = "/run/credentials/postgresql.service/tls_key";
+      };
       authentication = lib.concatMapStrings (host: ''
-        host plexus plexus ${host.address}/${if isV6 host.address then "128" else "32"} scram-sha-256
+        ${if tls == null then "host" else "hostssl"} ${cfg.database.name} ${cfg.database.user} ${host.address}/${if isV6 host.address then "128" else "32"} scram-sha-256
       '') (lib.attrValues hosts);
+    };
+    systemd.services.postgresql = lib.mkIf (cfg.database.createLocally && tls != null) {
+      serviceConfig.LoadCredential = ownCredentials;
     };
     systemd.services.plexus-database = lib.mkIf cfg.database.createLocally {
       requires = [ "plexus-cluster-secrets.service" ];
@@ -81,18 +94,26 @@ in
       # Standard input, since a command line is read by everybody.
       script = lib.mkAfter ''
         password=$(cut -d: -f5 "$CREDENTIALS_DIRECTORY/pgpass")
-        psql -v ON_ERROR_STOP=1 -q <<< "ALTER ROLE plexus PASSWORD '$password'"
+        psql -v ON_ERROR_STOP=1 -q <<< "ALTER ROLE ${cfg.database.user} PASSWORD '$password'"
       '';
     };
 
     services.redis.servers.plexus = lib.mkIf cfg.redis.createLocally {
       bind = here.address;
-      port = 6379;
+      port = if tls == null then cfg.redis.port else 0;
       requirePassFile = cfg.redis.passwordFile;
+      settings = lib.mkIf (tls != null) {
+        tls-port = cfg.redis.port;
+        tls-cert-file = "/run/credentials/redis-plexus.service/tls_certificate";
+        tls-key-file = "/run/credentials/redis-plexus.service/tls_key";
+        # Others show that they belong by the password.
+        tls-auth-clients = "no";
+      };
     };
     systemd.services.redis-plexus = lib.mkIf cfg.redis.createLocally {
       requires = [ "plexus-cluster-secrets.service" ];
       after = [ "plexus-cluster-secrets.service" ];
+      serviceConfig.LoadCredential = lib.mkIf (tls != null) ownCredentials;
     };
 
     # What the hosts must have in common follows from the one secret. A signing key that is there stays.

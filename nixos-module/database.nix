@@ -17,8 +17,10 @@ let
       lib.foldl' (sum: host: sum + count host.workers) 1 (lib.attrValues cfg.cluster.hosts)
     else
       preset.${cfg.preset} + count cfg.workers;
-  largestPool = lib.foldl' (most: use: lib.max most (if use.pool == null then 0 else use.pool)) 12 (
-    lib.attrValues cfg.resources
+  largestPool = lib.foldl' lib.max 12 (
+    lib.filter (pool: pool != null) (
+      [ cfg.database.pool ] ++ lib.mapAttrsToList (_: use: use.pool) cfg.resources
+    )
   );
 in
 {
@@ -26,6 +28,7 @@ in
     services.postgresql = {
       enable = true;
       ensureUsers = [ { name = "plexus"; } ];
+      settings.port = cfg.database.port;
       # No process has a larger pool, and people need some. The build compares this with what was rendered. In steps,
       # since PostgreSQL restarts when it changes: a process more or less must not do that.
       settings.max_connections = lib.mkDefault (((20 + largestPool * processes + 199) / 200) * 200);
@@ -40,14 +43,15 @@ in
       after = [ "postgresql.target" ];
       requires = [ "postgresql.target" ];
       path = [ config.services.postgresql.package ];
+      environment.PGPORT = toString cfg.database.port;
       serviceConfig = {
         Type = "oneshot";
         RemainAfterExit = true;
         User = "postgres";
       };
       script = ''
-        if [ -z "$(psql -tAc "SELECT 1 FROM pg_database WHERE datname = 'plexus'")" ]; then
-          psql -v ON_ERROR_STOP=1 -c "CREATE DATABASE plexus OWNER plexus ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        if [ -z "$(psql -tAc "SELECT 1 FROM pg_database WHERE datname = '${cfg.database.name}'")" ]; then
+          psql -v ON_ERROR_STOP=1 -c "CREATE DATABASE ${cfg.database.name} OWNER plexus ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         fi
       '';
     };

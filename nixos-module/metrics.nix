@@ -3,6 +3,7 @@
 
 let
   cfg = config.services.plexus;
+  inherit (cfg.cluster) tls;
 in
 {
   config = lib.mkIf (cfg.enable && cfg.metrics.scrape) {
@@ -20,6 +21,9 @@ in
         job_name = "plexus";
         file_sd_configs = [ { files = [ "/etc/plexus/prometheus.json" ]; } ];
       }
+      // lib.optionalAttrs (tls != null) { tls_config.ca_file = "${tls.caFile}"; }
     ];
+    # The CA's certificates are on the host, where this is not checked.
+    services.prometheus.checkConfig = lib.mkIf (tls != null) (lib.mkDefault "syntax-only");
   };
 }

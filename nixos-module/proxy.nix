@@ -3,7 +3,14 @@
 
 let
   cfg = config.services.plexus;
-  inherit (cfg.nginx) virtualHost;
+  inherit (cfg.nginx) virtualHost wellKnown;
+  publicUrl = if cfg.publicBaseUrl == null then null else builtins.match "https://([^/:]+)(:[0-9]+)?/?.*" cfg.publicBaseUrl;
+  publicHost = lib.elemAt publicUrl 0;
+  publicPort = lib.elemAt publicUrl 1;
+  answer = value: ''
+    default_type application/json;
+    return 200 '${builtins.toJSON value}';
+  '';
 in
 {
   config = lib.mkIf (cfg.enable && cfg.nginx.enable) {
@@ -13,20 +20,28 @@ in
       enableReload = lib.mkDefault true;
       appendHttpConfig = "include ${cfg.rendered}/nginx/plexus.conf;";
       # The variable names a pool; the maps that set it are in the included file.
-      virtualHosts = lib.optionalAttrs (virtualHost != null) {
-        ${virtualHost}.locations."~ ^/(_matrix|_synapse/client|\\.well-known/matrix)(/|$)".extraConfig = ''
-          client_max_body_size 50M;
-          proxy_pass http://$plexus_upstream;
-          proxy_http_version 1.1;
-          proxy_set_header Connection "";
-          proxy_set_header Host $http_host;
-          proxy_set_header X-Forwarded-For $remote_addr;
-          proxy_set_header X-Forwarded-Proto $scheme;
-          proxy_read_timeout 3600s;
-          proxy_next_upstream error timeout;
-        '';
-      };
+      virtualHosts = lib.mkMerge [
+        (lib.optionalAttrs (virtualHost != null) {
+          ${virtualHost}.locations."~ ^/(_matrix|_synapse/client|\\.well-known/matrix)(/|$)".extraConfig =
+            "include ${cfg.rendered}/nginx/location.conf;";
+        })
+        (lib.optionalAttrs (wellKnown != null) {
+          ${wellKnown}.locations = {
+            "= /.well-known/matrix/server".extraConfig = answer { "m.server" = "${publicHost}${if publicPort == null then ":443" else publicPort}"; };
+            "= /.well-known/matrix/client".extraConfig = ''
+              add_header Access-Control-Allow-Origin * always;
+            ''
+            + answer { "m.homeserver".base_url = cfg.publicBaseUrl; };
+          };
+        })
+      ];
     };
+    assertions = [
+      {
+        assertion = wellKnown != null -> publicUrl != null;
+        message = "services.plexus.nginx.wellKnown needs services.plexus.publicBaseUrl, with https://: it is what others are told.";
+      }
+    ];
     users.users.${config.services.nginx.user}.extraGroups = [ "plexus" ];
     networking.firewall.allowedTCPPorts = lib.optional cfg.nginx.openFirewall cfg.nginx.port;
   };

@@ -7,6 +7,7 @@
 
 let
   cfg = config.services.plexus;
+  inherit (cfg.cluster) tls;
   folder = "${cfg.dataDir}/secrets";
 
   # Settings that Plexus cannot do without, and the file that the first start makes for each.
@@ -57,6 +58,7 @@ let
     ++ lib.filter (file: file != null) [
       cfg.database.passFile
       cfg.redis.passwordFile
+      (if tls == null then null else tls.keyFile)
     ];
   inStore = lib.filter (lib.hasPrefix builtins.storeDir) (map toString given);
   misnamed = lib.filter (key: !(lib.hasSuffix "_path" key)) (lib.attrNames (cfg.secrets.files // cfg.secrets.encrypted));
@@ -72,7 +74,7 @@ in
       }
       {
         assertion = inStore == [ ];
-        message = "services.plexus.secrets, database.passFile, redis.passwordFile: ${lib.concatStringsSep ", " inStore} in the Nix store is readable by everybody.";
+        message = "services.plexus.secrets, database.passFile, redis.passwordFile, cluster.tls.keyFile: ${lib.concatStringsSep ", " inStore} in the Nix store is readable by everybody.";
       }
       {
         assertion = misnamed == [ ];
@@ -87,7 +89,11 @@ in
           credentials files
           // lib.listToAttrs extra
           // lib.optionalAttrs (cfg.database.passFile != null) { pgpass = toString cfg.database.passFile; }
-          // lib.optionalAttrs (cfg.redis.passwordFile != null) { redis_password = toString cfg.redis.passwordFile; };
+          // lib.optionalAttrs (cfg.redis.passwordFile != null) { redis_password = toString cfg.redis.passwordFile; }
+          // lib.optionalAttrs (tls != null) {
+            tls_certificate = "${tls.certificateFile}";
+            tls_key = toString tls.keyFile;
+          };
         encrypted_credentials = credentials cfg.secrets.encrypted;
         extra_files = map (file: file.name) extra;
       };

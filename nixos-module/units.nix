@@ -11,7 +11,11 @@ let
   cfg = config.services.plexus;
   toml = pkgs.formats.toml { };
   spans = cfg.cluster.hosts != { };
+  inherit (cfg.cluster) tls;
   counts = lib.mapAttrs (_: worker: worker.count);
+  given = lib.filterAttrs (_: value: value != null);
+  # A file that is no secret; one of the flake's own goes to the store.
+  file = path: if path == null then null else "${path}";
 
   described =
     {
@@ -21,23 +25,33 @@ let
       inherit (cfg) settings;
       data_dir = toString cfg.dataDir;
       enable_registration = cfg.enableRegistration;
-      database = {
-        user = "plexus";
-        name = "plexus";
-      }
-      // lib.optionalAttrs (!spans) { inherit (cfg.database) host; };
+      database = given {
+        inherit (cfg.database)
+          port
+          user
+          name
+          pool
+          ;
+        host = if spans then null else cfg.database.host;
+        sslmode = cfg.database.tls.mode;
+        sslrootcert = file cfg.database.tls.caFile;
+      };
       redis =
         if spans then
-          { }
+          { inherit (cfg.redis) port; }
         else if cfg.redis.createLocally then
           { path = config.services.redis.servers.plexus.unixSocket; }
         else
-          { inherit (cfg.redis) host; };
+          given {
+            inherit (cfg.redis) host port username;
+            tls = cfg.redis.tls.enable;
+            ca = file cfg.redis.tls.caFile;
+          };
       log_level = cfg.logLevel;
       resources = lib.filterAttrs (_: use: use != { }) (
         lib.mapAttrs (
           _: use:
-          lib.filterAttrs (_: value: value != null) {
+          given {
             inherit (use) pool;
             memory_high = use.memoryHigh;
             memory_max = use.memoryMax;
@@ -64,6 +78,15 @@ let
               ;
             workers = counts host.workers;
           }) cfg.cluster.hosts;
+          private_network = cfg.cluster.privateNetwork;
+        }
+        // lib.optionalAttrs (tls != null) {
+          tls = {
+            certificate = "$CREDENTIALS_DIRECTORY/tls_certificate";
+            key = "$CREDENTIALS_DIRECTORY/tls_key";
+            ca = file tls.caFile;
+            inherit (tls) name;
+          };
         }
       else
         {
@@ -121,22 +144,67 @@ let
         fastcgi_temp_path $PWD/check/fastcgi;
         uwsgi_temp_path $PWD/check/uwsgi;
         scgi_temp_path $PWD/check/scgi;
-        include $out/nginx/plexus.conf;
+        include $PWD/check/plexus.conf;
+        server {
+          listen 127.0.0.1:1;
+          location / {
+            include $PWD/check/location.conf;
+          }
+        }
       }
       EOF
+      # The CA's certificates are on the hosts; nginx would read them now.
+      for file in plexus location; do
+        sed '/proxy_ssl_\(trusted_certificate\|verify\) /d' "$out/nginx/$file.conf" > "check/$file.conf"
+      done
       ${lib.getExe config.services.nginx.package} -t -e stderr -c "$PWD/check/nginx.conf"
     ''}
   '';
 
-  # Links to where the secrets are, under the names that the processes see them by.
-  credentials = pkgs.runCommand "plexus-credentials" { } (
-    "mkdir $out\n"
-    + lib.concatStrings (
-      lib.mapAttrsToList (
-        name: file: "ln -s ${lib.escapeShellArg file} $out/${name}\n"
-      ) cfg.clusterFile.systemd.credentials
-    )
-  );
+  # Registers users, admins too. A process' credentials lie there for root, decrypted, as long as it runs.
+  register = pkgs.writeShellApplication {
+    name = "plexus-register-user";
+    text = ''
+      for CREDENTIALS_DIRECTORY in /run/credentials/plexus-main.service /run/credentials/plexus-*[0-9].service; do
+        if [ -r "$CREDENTIALS_DIRECTORY" ]; then
+          export CREDENTIALS_DIRECTORY
+          exec ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml ${
+            lib.concatMapStrings (name: ''--config "$CREDENTIALS_DIRECTORY"/${name} '') cfg.clusterFile.systemd.extra_files
+          }"$@"
+        fi
+      done
+      echo "plexus-register-user: needs root, and a process of Plexus that runs on this host" >&2
+      exit 1
+    '';
+  };
+
+  # Those of the processes follow from the proxy's, by role and number, and never meet each other.
+  ports =
+    lib.optional (spans || cfg.nginx.enable) {
+      name = "nginx.port";
+      value = cfg.nginx.port;
+    }
+    ++ lib.optional (cfg.metrics.scrape && !spans) {
+      name = "metrics.port";
+      value = cfg.metrics.port;
+    }
+    ++ lib.optionals spans [
+      {
+        name = "database.port";
+        value = cfg.database.port;
+      }
+      {
+        name = "redis.port";
+        value = cfg.redis.port;
+      }
+    ];
+  collisions = lib.concatMap (
+    port:
+    lib.optional (lib.length (lib.filter (other: other.value == port.value) ports) > 1) "${port.name} (${toString port.value})"
+    ++
+      lib.optional (spans && port.value > cfg.nginx.port && port.value <= cfg.nginx.port + 410)
+        "${port.name} (${toString port.value}, one of the processes': ${toString (cfg.nginx.port + 10)} to ${toString (cfg.nginx.port + 410)})"
+  ) ports;
 in
 {
   config = lib.mkIf cfg.enable {
@@ -159,6 +227,34 @@ in
         message = "services.plexus.database.host is not used where services.plexus.database.createLocally is true or cluster.hosts says where PostgreSQL is.";
       }
       {
+        assertion = cfg.database.createLocally -> cfg.database.user == "plexus";
+        message = "services.plexus.database.user must be plexus where services.plexus.database.createLocally is true: PostgreSQL knows the processes by their system user.";
+      }
+      {
+        assertion = cfg.database.tls.mode != null -> !spans && !lib.hasPrefix "/" cfg.database.host;
+        message = "services.plexus.database.tls.mode is not used: sockets have no TLS, and services.plexus.cluster.tls is for hosts of a cluster.";
+      }
+      {
+        assertion = cfg.redis.tls.enable -> !spans && cfg.redis.host != null;
+        message = "services.plexus.redis.tls.enable is not used: sockets have no TLS, and services.plexus.cluster.tls is for hosts of a cluster.";
+      }
+      {
+        assertion = cfg.redis.username != null -> cfg.redis.passwordFile != null;
+        message = "services.plexus.redis.username needs services.plexus.redis.passwordFile.";
+      }
+      {
+        assertion = !spans || lib.length (lib.attrNames cfg.cluster.hosts) < 2 || tls != null || cfg.cluster.privateNetwork;
+        message = "services.plexus.cluster.tls must be set, or services.plexus.cluster.privateNetwork where nobody but the hosts is on the network between them: what goes from host to host would be readable.";
+      }
+      {
+        assertion = tls != null -> spans && !cfg.cluster.privateNetwork;
+        message = "services.plexus.cluster.tls is for services.plexus.cluster.hosts without services.plexus.cluster.privateNetwork.";
+      }
+      {
+        assertion = collisions == [ ];
+        message = "services.plexus: ports that are taken twice: ${lib.concatStringsSep ", " collisions}.";
+      }
+      {
         assertion = !(config.services.matrix-synapse.enable or false);
         message = "services.matrix-synapse and services.plexus cannot both be enabled on one host.";
       }
@@ -173,11 +269,7 @@ in
 
     environment.systemPackages = [
       cfg.package
-      # Registers users, admins too, for root: it reads the shared secret where the service's credentials come from.
-      (pkgs.writeShellScriptBin "plexus-register-user" ''
-        export CREDENTIALS_DIRECTORY=${credentials}
-        exec ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml "$@"
-      '')
+      register
     ];
 
     systemd.packages = [ rendered ];

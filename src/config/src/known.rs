@@ -1,4 +1,4 @@
-//! Keys Synapse 1.163.2 reads. Others are warned about, with the nearest known one.
+//! Keys Synapse 1.163.2 reads, and `worker_replication_tls_ca_path`. Others are warned about, with the nearest known one.
 
 use crate::read::Section;
 use crate::yaml::{Map, Node, Value};

@@ -47,6 +47,9 @@ pub struct Workers {
     pub writers: BTreeMap<StreamGroup, Vec<String>>,
     /// Shared secret of requests between the processes.
     pub replication_secret: Option<Secret>,
+    /// PEM file of the CA certificates that processes with `tls` are believed by; `None`: those of the operating
+    /// system. Synapse, which has no such setting, passes over it.
+    pub replication_ca: Option<PathBuf>,
     /// Who sends federation, sharded by destination. Empty: some other process, unknown to this one.
     pub federation_senders: Vec<String>,
     /// Who runs pushers, sharded by user. Empty: some other process, unknown to this one.
@@ -98,6 +101,7 @@ pub(crate) fn read(root: &Section<'_>, role: Role) -> Workers {
         instance_map,
         writers,
         replication_secret: root.secret("worker_replication_secret").filter(|s| !s.is_empty()),
+        replication_ca: root.file("worker_replication_tls_ca_path"),
         federation_senders: performers(root, &instance_name, app.as_deref(), &FEDERATION),
         pushers: performers(root, &instance_name, app.as_deref(), &PUSHERS),
         background_tasks: root.nonempty("run_background_tasks_on").unwrap_or_else(|| MAIN.into()),

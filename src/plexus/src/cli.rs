@@ -108,6 +108,9 @@ pub struct Homeserver {
     #[structopt(long, conflicts_with = "generate-missing-configs")]
     #[allow(dead_code, reason = "names the default")]
     pub generate_missing_and_run: bool,
+    /// Try all that can be tried beside a running process of the same duties, then exit
+    #[structopt(long, conflicts_with_all = &["generate-config", "generate-missing-configs"])]
+    pub dry_run: bool,
     #[structopt(flatten)]
     pub new: NewConfig,
     /// Let anybody register

@@ -1,6 +1,7 @@
 //! A small HTTP client for the commands that talk to a running server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 /// Where a server is.
@@ -40,9 +43,13 @@ pub struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Client {
-    /// A client that trusts the system's certificates.
-    pub fn new() -> Result<Self, String> {
-        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots().map_err(|e| format!("the system's certificates: {e}"))?;
+    /// A client that trusts the CA certificates of a PEM file, without one the system's.
+    pub fn new(authorities: Option<&Path>) -> Result<Self, String> {
+        let builder = hyper_rustls::HttpsConnectorBuilder::new();
+        let tls = match authorities {
+            Some(file) => builder.with_tls_config(trusting(file).map_err(|e| format!("{}: {e}", file.display()))?),
+            None => builder.with_native_roots().map_err(|e| format!("the system's certificates: {e}"))?,
+        };
         let connector = tls.https_or_http().enable_http1().build();
         Ok(Self(legacy::Client::builder(TokioExecutor::new()).build(connector)))
     }
@@ -104,6 +111,16 @@ impl Client {
         let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
         Ok((status, body.to_bytes()))
     }
+}
+
+fn trusting(file: &Path) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| e.to_string())? {
+        roots.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 async fn over_socket(path: &PathBuf, request: Request<Full<Bytes>>) -> Result<hyper::Response<hyper::body::Incoming>, String> {

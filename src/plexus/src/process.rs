@@ -80,6 +80,38 @@ pub fn schema(config: &Config) -> ExitCode {
     }
 }
 
+/// Everything of a start that takes nothing away from a process that runs with the same duties: the configuration with
+/// its secrets and certificates, the logging configuration, the tables of the database, the table of routes. Streams
+/// are left alone, since opening them notes who writes them. Exit codes: 0 a start would get as far as that, 1 it
+/// wouldn't, 78 the logging configuration is wrong.
+pub fn dry_run(config: &Config) -> ExitCode {
+    if let Err(errors) = logging_of(config) {
+        return crate::start::report(&errors);
+    }
+    let work = async {
+        let (log, _) = logging::start(&logging::Settings::default(), "dry-run")?;
+        let mut tables = Tables::default();
+        for listener in &config.listeners {
+            tables.of(listener)?;
+            if let Bind::Tcp { tls: true, .. } = &listener.bind {
+                crate::tls::acceptor(&config.tls)?;
+            }
+        }
+        store::schema::prepare(&store::Settings::of(config)?, false, &log).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(work)) {
+        Ok(()) => {
+            println!("It would start.");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("plexus: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn logging_of(config: &Config) -> Result<logging::Settings, Vec<config::ConfigError>> {
     config.log_config.as_deref().map_or_else(|| Ok(logging::Settings::default()), logging::Settings::read)
 }

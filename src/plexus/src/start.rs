@@ -45,6 +45,12 @@ pub fn homeserver(args: &cli::Homeserver) -> ExitCode {
         return generate_config(&args.files.config_path, &args.new);
     }
     let keys = args.new.config_directory.as_deref();
+    if args.dry_run {
+        return match Source::new(&args.files, Role::Homeserver, keys).load() {
+            Ok(Loaded { config, .. }) => crate::process::dry_run(&config),
+            Err(errors) => report(&errors),
+        };
+    }
     match generate::missing_files(&args.files.config_path, keys) {
         Ok(made) => made.iter().for_each(|path| println!("Made {}", path.display())),
         Err(errors) => return report(&errors),

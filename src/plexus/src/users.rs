@@ -86,7 +86,7 @@ fn failed(message: impl Into<String>) -> Failed {
 }
 
 fn try_register(args: &RegisterUser) -> Result<(), Failed> {
-    let (secret, target) = secret_and_target(args)?;
+    let Server { secret, target, authorities } = server(args)?;
     let name = match &args.user {
         Some(name) => name.clone(),
         None => ask("New user localpart: ")?,
@@ -98,7 +98,7 @@ fn try_register(args: &RegisterUser) -> Result<(), Failed> {
     let admin = args.admin || (!args.no_admin && args.user.is_none() && matches!(ask("Make admin [no]: ")?.as_str(), "y" | "yes" | "true"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.to_string()))?;
     let user = NewUser { name: &name, password: &password, admin, user_type: args.user_type.as_deref() };
-    let registered = runtime.block_on(async { register(&Client::new()?, &target, &secret, &user).await }).map_err(failed)?;
+    let registered = runtime.block_on(async { register(&Client::new(authorities.as_deref())?, &target, &secret, &user).await }).map_err(failed)?;
     match registered {
         Registered::Made(answer) => println!("Registered {}", answer["user_id"].as_str().unwrap_or(&name)),
         Registered::Exists if args.exists_ok => println!("The user exists already."),
@@ -107,28 +107,41 @@ fn try_register(args: &RegisterUser) -> Result<(), Failed> {
     Ok(())
 }
 
-fn secret_and_target(args: &RegisterUser) -> Result<(String, Target), Failed> {
+/// The server to register at.
+struct Server {
+    secret: String,
+    target: Target,
+    /// CA certificates it is known by; `None`: the system's.
+    authorities: Option<PathBuf>,
+}
+
+fn server(args: &RegisterUser) -> Result<Server, Failed> {
     let given = args.server_url.as_deref().map(Target::parse).transpose().map_err(failed)?;
     if let Some(secret) = &args.shared_secret {
         let target = given.map_or_else(|| Target::parse("http://localhost:8008"), Ok).map_err(failed)?;
-        return Ok((secret.clone(), target));
+        return Ok(Server { secret: secret.clone(), target, authorities: None });
     }
     let config = Config::load(&args.config, Role::Homeserver).map_err(|errors| (start::report(&errors), String::new()))?.config;
     let secret = config.registration.shared_secret.as_ref().ok_or_else(|| (exit::code(exit::CONFIG), "registration_shared_secret is not set".to_owned()))?;
-    let target = match given {
-        Some(target) => target,
-        None => own_listener(&config).ok_or_else(|| failed("no listener with the resource client; say the server's URL"))?,
-    };
-    Ok((secret.expose().to_owned(), target))
+    let secret = secret.expose().to_owned();
+    match given {
+        Some(target) => Ok(Server { secret, target, authorities: None }),
+        None => {
+            let target = own_listener(&config).ok_or_else(|| failed("no listener with the resource client; say the server's URL"))?;
+            Ok(Server { secret, target, authorities: config.workers.replication_ca.clone() })
+        }
+    }
 }
 
-/// Where the main process takes requests of clients: the first listener without TLS.
+/// Where the main process takes requests of clients: the first listener without TLS, or with TLS if the certificate's
+/// CA is known by its file.
 fn own_listener(config: &Config) -> Option<Target> {
     config.listeners.iter().filter(|l| l.serves(Resource::Client)).find_map(|listener| match &listener.bind {
-        Bind::Tcp { port, addresses, tls: false } => {
+        Bind::Tcp { port, addresses, tls } if !tls || config.workers.replication_ca.is_some() => {
             let address = addresses.iter().map(String::as_str).find(|a| !matches!(*a, "::" | "0.0.0.0")).unwrap_or("127.0.0.1");
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-            Target::parse(&format!("http://{host}:{port}")).ok()
+            let scheme = if *tls { "https" } else { "http" };
+            Target::parse(&format!("{scheme}://{host}:{port}")).ok()
         }
         Bind::Tcp { .. } => None,
         Bind::Unix { path, .. } => Some(Target::Unix(path.clone())),

@@ -4,16 +4,18 @@ use config::{Config, InstanceLocation};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use types::Result;
+use types::{Error, Result};
 
 /// Finds an instance by the authority of the URI.
 #[derive(Clone)]
@@ -24,21 +26,27 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Processes with `tls: true` are believed by the operating system's CA certificates (or those that
-    /// `SSL_CERT_FILE` names) and must have a certificate for their `host`, as among Synapse's.
+    /// Processes with `tls: true` are believed by the CA certificates of `worker_replication_tls_ca_path`, without it
+    /// by the operating system's (or those that `SSL_CERT_FILE` names), as among Synapse's, and must have a certificate
+    /// for their `host`.
     pub(crate) fn new(config: Arc<Config>) -> Result<Self> {
         let mut locations = config.workers.instance_map.values();
         let tls = match locations.any(|l| matches!(l, InstanceLocation::Tcp { tls: true, .. })) {
-            true => Some(tls()?),
+            true => Some(tls(config.workers.replication_ca.as_deref())?),
             false => None,
         };
         Ok(Self { config, tls })
     }
 }
 
-fn tls() -> Result<TlsConnector> {
+fn tls(authorities: Option<&Path>) -> Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(match authorities {
+        Some(file) => CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect)
+            .map_err(|e| Error::internal(format!("worker_replication_tls_ca_path: {}: {e}", file.display())))?,
+        None => rustls_native_certs::load_native_certs().certs,
+    });
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

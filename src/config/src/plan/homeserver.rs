@@ -47,6 +47,9 @@ fn is_media(key: &str) -> bool {
     ["media_", "url_preview_", "thumbnail_", "dynamic_thumbnails", "max_upload_size", "max_image_pixels", "remote_media_"].iter().any(|start| key.starts_with(start))
 }
 
+/// Setting that names the processes that alone speak to other servers.
+pub const SPEAKERS: &str = "outbound_federation_restricted_to";
+
 /// What all processes must have the same view of: who writes what, and what they meet at.
 pub fn agreed(plan: &Plan) -> String {
     let mut keys = Keys::default();
@@ -85,6 +88,11 @@ fn shared_keys(plan: &Plan) -> Keys {
         keys.set("listeners", listeners(plan, "listeners", main));
     }
     keys.set("database", database(plan));
+    if let Some(tls) = plan.tls() {
+        keys.line("tls_certificate_path", &path(&tls.certificate));
+        keys.line("tls_private_key_path", &path(&tls.key));
+        keys.line("worker_replication_tls_ca_path", &path(&tls.ca));
+    }
     if plan.redis.is_some() {
         keys.set("redis", redis(plan));
         keys.line("worker_replication_secret_path", &path(&plan.secrets_dir().join("replication")));
@@ -117,15 +125,16 @@ fn path(path: &std::path::Path) -> String {
 fn listeners(plan: &Plan, key: &str, process: &Process) -> String {
     let mut yaml = format!("{key}:\n");
     let resources: &[&str] = if plan.keeps_media(process) { &["client", "federation", "media"] } else { &["client", "federation"] };
-    listener(&mut yaml, &process.http, resources);
-    listener(&mut yaml, &process.replication, &["replication", "metrics"]);
+    let tls = if plan.tls().is_some() { "    tls: true\n" } else { "" };
+    listener(&mut yaml, &process.http, tls, resources);
+    listener(&mut yaml, &process.replication, tls, &["replication", "metrics"]);
     yaml
 }
 
-fn listener(yaml: &mut String, place: &Place, resources: &[&str]) {
+fn listener(yaml: &mut String, place: &Place, tls: &str, resources: &[&str]) {
     yaml.push_str("  - type: http\n");
     let _ = match place {
-        Place::Tcp(at) => writeln!(yaml, "    port: {}\n    bind_addresses: {}\n    x_forwarded: true", at.port(), list(&[at.ip().to_string()])),
+        Place::Tcp(at) => write!(yaml, "    port: {}\n    bind_addresses: {}\n{tls}    x_forwarded: true\n", at.port(), list(&[at.ip().to_string()])),
         Place::Socket(socket) => writeln!(yaml, "    path: {}\n    mode: 0660", path(socket)),
     };
     let _ = writeln!(yaml, "    resources:\n      - names: {}", list(resources));
@@ -144,6 +153,12 @@ fn database(plan: &Plan) -> String {
     if let Some(file) = &db.passfile {
         let _ = writeln!(yaml, "    passfile: {}", path(file));
     }
+    if let Some(mode) = &db.sslmode {
+        let _ = writeln!(yaml, "    sslmode: {}", text(mode));
+    }
+    if let Some(file) = &db.sslrootcert {
+        let _ = writeln!(yaml, "    sslrootcert: {}", path(file));
+    }
     yaml
 }
 
@@ -154,6 +169,15 @@ fn redis(plan: &Plan) -> String {
         RedisPlace::Tcp(host, port) => writeln!(yaml, "  host: {}\n  port: {port}", text(host)),
         RedisPlace::Socket(socket) => writeln!(yaml, "  path: {}", path(socket)),
     };
+    if redis.tls {
+        yaml.push_str("  use_tls: true\n");
+    }
+    if let Some(file) = &redis.ca {
+        let _ = writeln!(yaml, "  ca_file: {}", path(file));
+    }
+    if let Some(user) = &redis.username {
+        let _ = writeln!(yaml, "  username: {}", text(user));
+    }
     if let Some(file) = &redis.password_path {
         let _ = writeln!(yaml, "  password_path: {}", path(file));
     }
@@ -162,11 +186,12 @@ fn redis(plan: &Plan) -> String {
 
 fn instance_map(plan: &Plan) -> String {
     let mut yaml = String::from("instance_map:\n");
+    let tls = if plan.tls().is_some() { "    tls: true\n" } else { "" };
     // Others are never asked for anything, so that their number is no affair of the rest.
     let asked = |process: &&Process| matches!(process.role, None | Some(Role::Events | Role::Streams));
     for process in plan.processes.iter().filter(asked) {
         let _ = match &process.replication {
-            Place::Tcp(at) => writeln!(yaml, "  {}:\n    host: {}\n    port: {}", text(&process.name), text(&at.ip().to_string()), at.port()),
+            Place::Tcp(at) => write!(yaml, "  {}:\n    host: {}\n    port: {}\n{tls}", text(&process.name), text(&at.ip().to_string()), at.port()),
             Place::Socket(socket) => writeln!(yaml, "  {}:\n    path: {}", text(&process.name), path(socket)),
         };
     }

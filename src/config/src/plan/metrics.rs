@@ -13,13 +13,15 @@ const PATH: &str = "/_synapse/metrics";
 /// has a port for it.
 pub fn targets(plan: &Plan) -> String {
     let target = |process: &Process| {
-        let (address, path) = match (&process.replication, plan.file.nginx.metrics_port) {
+        let place = &process.replication;
+        let (address, path) = match (place, plan.file.nginx.metrics_port) {
             (Place::Tcp(at), _) => (at.to_string(), PATH.to_owned()),
             (Place::Socket(_), Some(port)) => (format!("127.0.0.1:{port}"), format!("/{}", process.name)),
             (Place::Socket(_), None) => return None,
         };
         let role = process.role.map_or("main", |role| role.name());
-        Some(json!({"targets": [address], "labels": {"__metrics_path__": path, "instance": process.name, "role": role}}))
+        let labels = json!({"__scheme__": plan.scheme(place), "__metrics_path__": path, "instance": process.name, "role": role});
+        Some(json!({"targets": [address], "labels": labels}))
     };
     let targets: Vec<_> = plan.processes.iter().filter_map(target).collect();
     format!("{:#}\n", serde_json::Value::from(targets))

@@ -15,13 +15,15 @@ mod metrics;
 mod nginx;
 mod roles;
 mod systemd;
+mod tls;
 mod units;
 mod yaml_out;
 
 pub use hosts::HostFile;
 pub use nginx::{Class, RouteRow, regex_of};
-pub use roles::{Preset, Role};
+pub use roles::{Outside, Preset, Role};
 pub use systemd::GENERATION;
+pub use tls::TlsFile;
 pub use units::{ResourcesFile, SystemdFile};
 
 /// `cluster.toml`. Only `server_name` is needed.
@@ -38,6 +40,11 @@ pub struct ClusterFile {
     /// Hosts, if there are several; they say in place of `preset` and `workers` what runs where.
     #[serde(default)]
     pub hosts: BTreeMap<String, HostFile>,
+    /// TLS between the hosts.
+    pub tls: Option<TlsFile>,
+    /// Nobody but the hosts is on the network between them: what goes there need not be encrypted.
+    #[serde(default)]
+    pub private_network: bool,
     /// Where clients reach the server.
     pub public_baseurl: Option<String>,
     /// Folder of everything that is kept; relative to the file's own. Default: the file's own.
@@ -101,6 +108,10 @@ pub struct DatabaseFile {
     pub passfile: Option<PathBuf>,
     /// Connections of a process.
     pub pool: Option<u16>,
+    /// libpq's `sslmode`, for a PostgreSQL elsewhere; libpq's default is `prefer`.
+    pub sslmode: Option<String>,
+    /// CA certificates for it, PEM.
+    pub sslrootcert: Option<PathBuf>,
 }
 
 /// `[redis]`
@@ -113,8 +124,15 @@ pub struct RedisFile {
     pub port: Option<u16>,
     /// Unix socket.
     pub path: Option<PathBuf>,
+    /// ACL user.
+    pub username: Option<String>,
     /// File with the password.
     pub password_path: Option<PathBuf>,
+    /// Speak TLS, to a Redis elsewhere.
+    #[serde(default)]
+    pub tls: bool,
+    /// CA certificates for it, PEM; those of the operating system if nothing is said.
+    pub ca: Option<PathBuf>,
 }
 
 /// `[nginx]`
@@ -238,6 +256,10 @@ pub struct DatabaseAt {
     pub name: String,
     /// Password file.
     pub passfile: Option<PathBuf>,
+    /// libpq's `sslmode` and `sslrootcert`, if something is said.
+    pub sslmode: Option<String>,
+    /// CA certificates.
+    pub sslrootcert: Option<PathBuf>,
 }
 
 /// How Redis is reached.
@@ -247,8 +269,14 @@ pub struct RedisAt {
     pub private: bool,
     /// Where it is.
     pub place: RedisPlace,
+    /// ACL user.
+    pub username: Option<String>,
     /// File with the password.
     pub password_path: Option<PathBuf>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// CA certificates for that; `None`: those of the operating system.
+    pub ca: Option<PathBuf>,
 }
 
 /// Redis' address.
@@ -281,6 +309,7 @@ impl ClusterFile {
         if !file.hosts.is_empty() {
             hosts::check(&file)?;
         }
+        tls::check(&file)?;
         if file.nginx.tls_certificate.is_some() != file.nginx.tls_key.is_some() {
             return Err("nginx: tls_certificate and tls_key go together".into());
         }
@@ -436,6 +465,9 @@ impl Plan {
         self.file.systemd.live_dir.as_deref().unwrap_or(&self.config_dir)
     }
 
+    /// Unit, without `.service`, that a roll starts first.
+    pub const CANARY_UNIT: &str = "plexus-canary";
+
     /// A process that writes nothing and that no proxy knows, for trying whether a configuration works. Not where
     /// there is only main: beside it nothing runs without Redis.
     pub fn canary(&self) -> Option<Process> {
@@ -453,6 +485,23 @@ impl Plan {
     /// Whether a process answers requests for media.
     pub fn keeps_media(&self, process: &Process) -> bool {
         process.role == Some(Role::Media) || self.of_role(Role::Media).next().is_none()
+    }
+
+    /// Whether a process asks anybody outside the cluster, as far as the configuration lets it.
+    pub fn asks_outside(&self, process: &Process) -> bool {
+        let Some(role) = process.role else { return true };
+        role.asks().iter().any(|whom| match whom {
+            Outside::Servers => self.speakers().is_none_or(|names| names.contains(&process.name)),
+            Outside::Lookups => self.file.settings.get("enable_3pid_lookup") != Some(&toml::Value::Boolean(false)),
+            Outside::Logins | Outside::Pages | Outside::Services | Outside::Gateways => true,
+        })
+    }
+
+    /// The processes that alone speak to other servers; `None`: each for itself.
+    fn speakers(&self) -> Option<Vec<String>> {
+        let names = self.file.settings.get(homeserver::SPEAKERS)?.as_array()?;
+        let names: Vec<String> = names.iter().filter_map(|name| name.as_str()).map(str::to_owned).collect();
+        Some(names).filter(|names| !names.is_empty())
     }
 
     /// Addresses of PostgreSQL and Redis other than sockets; `None` if one of them is only known by name.
@@ -513,6 +562,7 @@ impl Plan {
         files.push(file("prometheus.json", metrics::targets(self)));
         if self.has_proxy() {
             files.push(file("nginx/plexus.conf", nginx::http_block(self, routes)));
+            files.push(file("nginx/location.conf", nginx::location(self)));
             files.push(file("nginx/nginx.conf", nginx::standalone(self)));
         }
         files.extend(systemd::units(self).into_iter().map(|(name, text)| file(&format!("systemd/{name}"), text)));
@@ -524,6 +574,8 @@ fn database(cluster: &ClusterFile, data_dir: &Path) -> DatabaseAt {
     let (file, base_port) = (&cluster.database, cluster.base_port);
     let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.database).map(|a| a.to_string()));
     let private = host.is_none();
+    // That of the cluster's own hosts is known by the cluster's own CA.
+    let tls = if file.host.is_none() { cluster.tls.as_ref() } else { None };
     let socket_dir = data_dir.join("run");
     // The socket is called .s.PGSQL.PORT inside the folder; a long path leaves only TCP.
     let fits = socket_dir.as_os_str().len() + 20 <= SOCKET_PATH_MAX;
@@ -535,6 +587,8 @@ fn database(cluster: &ClusterFile, data_dir: &Path) -> DatabaseAt {
         user: file.user.clone().unwrap_or_else(|| "synapse".into()),
         name: file.name.clone().unwrap_or_else(|| "synapse".into()),
         passfile: file.passfile.clone().or_else(|| (private && !fits).then(|| data_dir.join("secrets/pgpass"))),
+        sslmode: tls.map(|_| "verify-full".into()).or_else(|| file.sslmode.clone()),
+        sslrootcert: tls.map(|tls| tls.ca.clone()).or_else(|| file.sslrootcert.clone()),
     }
 }
 
@@ -542,6 +596,7 @@ fn redis(cluster: &ClusterFile, data_dir: &Path) -> RedisAt {
     let (file, base_port) = (&cluster.redis, cluster.base_port);
     let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.redis).map(|a| a.to_string()));
     let private = host.is_none() && file.path.is_none();
+    let own_tls = if file.host.is_none() && file.path.is_none() { cluster.tls.as_ref() } else { None };
     let socket = data_dir.join("run/redis.sock");
     let place = match (&file.path, host) {
         (Some(path), _) => RedisPlace::Socket(path.clone()),
@@ -549,5 +604,12 @@ fn redis(cluster: &ClusterFile, data_dir: &Path) -> RedisAt {
         (None, None) if socket.as_os_str().len() <= SOCKET_PATH_MAX => RedisPlace::Socket(socket),
         (None, None) => RedisPlace::Tcp("127.0.0.1".into(), file.port.unwrap_or(base_port + 3)),
     };
-    RedisAt { private, place, password_path: file.password_path.clone() }
+    RedisAt {
+        private,
+        place,
+        username: file.username.clone(),
+        password_path: file.password_path.clone(),
+        tls: own_tls.is_some() || file.tls,
+        ca: own_tls.map(|tls| tls.ca.clone()).or_else(|| file.ca.clone()),
+    }
 }

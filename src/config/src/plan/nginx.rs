@@ -191,24 +191,39 @@ fn server_block(plan: &Plan) -> String {
         "server {{
     listen {address}:{port}{tls};
 {certificate}    server_name _;
-    client_max_body_size {upload};
     location / {{
-        proxy_pass http://$plexus_upstream;
-        proxy_http_version 1.1;
-        proxy_set_header Connection \"\";
-        proxy_set_header Host $http_host;
-        proxy_set_header X-Forwarded-For $remote_addr;
-        proxy_set_header X-Forwarded-Proto $scheme;
-        # Syncs wait as long as their client says.
-        proxy_read_timeout 3600s;
-        proxy_connect_timeout 2s;
-        proxy_buffering on;
-        proxy_next_upstream error timeout;
-    }}
+{location}    }}
 }}
 ",
         address = plan.file.bind_address,
         port = plan.file.base_port,
+        location = location(plan).lines().map(|line| format!("        {line}\n")).collect::<String>(),
+    )
+}
+
+/// What belongs inside a location: to whom requests go, and how. For servers that aren't rendered, too.
+pub fn location(plan: &Plan) -> String {
+    let (scheme, tls) = match plan.tls() {
+        Some(tls) => (
+            "https",
+            format!("proxy_ssl_trusted_certificate {};\nproxy_ssl_name {};\nproxy_ssl_verify on;\nproxy_ssl_verify_depth 3;\n", tls.ca.display(), tls.name),
+        ),
+        None => ("http", String::new()),
+    };
+    format!(
+        "client_max_body_size {upload};
+proxy_pass {scheme}://$plexus_upstream;
+{tls}proxy_http_version 1.1;
+proxy_set_header Connection \"\";
+proxy_set_header Host $http_host;
+proxy_set_header X-Forwarded-For $remote_addr;
+proxy_set_header X-Forwarded-Proto $scheme;
+# Syncs wait as long as their client says.
+proxy_read_timeout 3600s;
+proxy_connect_timeout 2s;
+proxy_buffering on;
+proxy_next_upstream error timeout;
+",
         upload = match plan.file.settings.get("max_upload_size") {
             Some(toml::Value::String(size)) => size.clone(),
             Some(toml::Value::Integer(bytes)) => bytes.to_string(),

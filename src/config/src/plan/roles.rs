@@ -93,9 +93,48 @@ impl Role {
         }
     }
 
-    /// Whether its processes ask other servers or push gateways, mail servers and the like.
-    pub fn needs_internet(self) -> bool {
-        self != Role::Sync
+    /// Whom outside the cluster its processes ask. What a role answers comes through the proxy and counts for nothing.
+    pub fn asks(self) -> &'static [Outside] {
+        match self {
+            Role::Sync => &[],
+            Role::Federation | Role::Sender | Role::Streams => &[Outside::Servers],
+            Role::Events => &[Outside::Servers, Outside::Lookups],
+            Role::Client => &[Outside::Servers, Outside::Lookups, Outside::Logins],
+            Role::Media => &[Outside::Servers, Outside::Pages],
+            Role::Background => &[Outside::Servers, Outside::Services],
+            Role::Pusher => &[Outside::Gateways],
+        }
+    }
+}
+
+/// Whom outside the cluster a process may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Other homeservers. Where there are senders they alone do so, for all (`outbound_federation_restricted_to`).
+    Servers,
+    /// Identity servers, whose somebody's address is; not with `enable_3pid_lookup: false`.
+    Lookups,
+    /// Captchas, single sign-on, identity and mail servers of those who register and log in.
+    Logins,
+    /// Pages of which previews are wanted.
+    Pages,
+    /// Application services.
+    Services,
+    /// Push gateways and mail servers.
+    Gateways,
+}
+
+impl Outside {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outside::Servers => "other servers",
+            Outside::Lookups => "identity servers",
+            Outside::Logins => "captcha, single sign-on, mail",
+            Outside::Pages => "previewed pages",
+            Outside::Services => "application services",
+            Outside::Gateways => "push gateways, mail",
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub fn units(plan: &Plan) -> Vec<(String, String)> {
     }
     if let Some(canary) = plan.canary() {
         units.push((format!("{}.service", canary.unit()), service(plan, &canary)));
+    } else if let (None, Some(main)) = (&plan.redis, plan.here().next()) {
+        units.push((format!("{}.service", Plan::CANARY_UNIT), dry_run(plan, main)));
     }
     units.push(("plexus-schema.service".to_owned(), schema(plan)));
     if let Some(file) = &plan.cluster_file {
@@ -98,6 +100,27 @@ fn with_generation(plan: &Plan, process: &Process) -> String {
 fn digest(texts: &[&str]) -> String {
     let hash = texts.iter().fold(Sha256::new(), |hash, text| hash.chain_update(text));
     hex::encode(&hash.finalize()[..8])
+}
+
+/// Where there is only main nothing can run beside it; but what a start needs can be looked at.
+fn dry_run(plan: &Plan, main: &Process) -> String {
+    let files: Vec<String> = plan.config_files(main).iter().map(|f| format!("-c {}", f.display())).collect();
+    let extra: String = plan.file.systemd.extra_files.iter().map(|name| format!(" -c %d/{name}")).collect();
+    format!(
+        "[Unit]
+Description=Looks whether Plexus would start
+After=network.target postgresql.service plexus-schema.service
+
+[Service]
+X-RestartIfChanged=false
+Type=oneshot
+ExecStart={program} homeserver --dry-run {files}{extra}
+TimeoutStartSec=90
+{common}",
+        program = plan.program.display(),
+        files = files.join(" "),
+        common = common(plan, "canary"),
+    )
 }
 
 /// The processes do not require it: restarting it, as every roll does, would stop them with it.
@@ -211,7 +234,7 @@ PrivateUsers=yes
 /// Who need not reach the internet reaches nothing but this host, the other hosts and the services it uses. Names
 /// can't be told from each other by the kernel, so with one of those nothing is closed.
 fn network(plan: &Plan, process: &Process) -> String {
-    if process.role.is_none_or(super::Role::needs_internet) {
+    if plan.asks_outside(process) {
         return String::new();
     }
     let Some(services) = plan.service_addresses() else { return String::new() };

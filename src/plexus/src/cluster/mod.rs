@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use config::plan::{ClusterFile, Plan};
+use config::plan::{ClusterFile, Plan, Role};
 use structopt::StructOpt;
 
 use crate::cli::exit;
@@ -87,7 +87,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Status(at) => status::run(&at.file),
         Command::Roll(args) => roll::run(&args),
         Command::Roles => {
-            config::plan::Role::ALL.iter().for_each(|r| println!("{:<11} {} (0 to {})", r.name(), r.purpose(), r.most()));
+            Role::ALL.iter().for_each(|role| println!("{}", describe(*role)));
             Ok(())
         }
     };
@@ -102,6 +102,13 @@ pub fn run(command: Command) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A role in a line: what for, how many, and whom outside the cluster it asks.
+fn describe(role: Role) -> String {
+    let asks: Vec<&str> = role.asks().iter().map(|whom| whom.name()).collect();
+    let asks = if asks.is_empty() { "nobody".into() } else { asks.join("; ") };
+    format!("{:<11} {} (0 to {}); asks outside: {asks}", role.name(), role.purpose(), role.most())
 }
 
 /// Why a command failed.

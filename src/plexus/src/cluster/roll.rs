@@ -2,7 +2,7 @@
 //!
 //! Their sockets stay with systemd, so a request that comes while a process restarts waits for it. First a process
 //! that nobody depends on is started with the new configuration and asked something; if that fails nothing has
-//! happened yet. Then one process after the other is restarted and asked; the first that fails ends the roll and
+//! happened yet (with a single process, beside which nothing may run, that is a dry run of it). Then one process after the other is restarted and asked; the first that fails ends the roll and
 //! leaves the rest as they are. Only where processes would contradict each other (who writes what has changed) they
 //! are restarted at once.
 
@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     let plan = read_plan(&args.file).and_then(|plan| plan.on_host(args.host.as_deref())).map_err(Failed::Config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let systemctl = plan.file.systemd.systemctl.clone().unwrap_or_else(|| "systemctl".into());
-    let roll = Roll { client: Client::new()?, systemctl, runtime, plan };
+    let client = Client::new(plan.tls().map(|tls| tls.ca.as_path()))?;
+    let roll = Roll { client, systemctl, runtime, plan };
     let mut needs: Vec<(Process, Need)> = Vec::new();
     for process in in_order(&roll.plan) {
         needs.push((process.clone(), roll.need(process)?));
@@ -98,8 +99,8 @@ impl Roll {
         if needs.iter().any(|(_, need)| *need != Need::Nothing) {
             self.systemctl(&["restart", "plexus-schema.service"])?;
         }
-        if let (Some(canary), false) = (self.plan.canary(), old.is_empty()) {
-            self.try_canary(&canary)?;
+        if !old.is_empty() {
+            self.try_canary()?;
         }
         for process in with(Need::Start) {
             println!("Starting {}", process.name);
@@ -120,10 +121,12 @@ impl Roll {
         Ok(())
     }
 
-    fn try_canary(&self, canary: &Process) -> Result<(), Failed> {
-        let unit = format!("{}.service", canary.unit());
+    /// Where there is only main the canary is a dry run, which has ended well once the unit is started.
+    fn try_canary(&self) -> Result<(), Failed> {
+        let unit = format!("{}.service", Plan::CANARY_UNIT);
         println!("Trying the new configuration with {unit}");
-        let tried = self.systemctl(&["start", &unit]).and_then(|()| self.check(canary));
+        let started = self.systemctl(&["start", &unit]);
+        let tried = started.and_then(|()| self.plan.canary().map_or(Ok(()), |canary| self.check(&canary)));
         // Its end says nothing more about the configuration.
         let _ = self.systemctl(&["stop", &unit]);
         tried.map_err(|e| failed("Nothing was restarted: the canary does not work", e))
@@ -204,7 +207,7 @@ impl Roll {
 
     /// Asks a process whether it is well, and then something that it needs the database for.
     fn check(&self, process: &Process) -> Result<(), Failed> {
-        let target = target(&process.http);
+        let target = target(&self.plan, &process.http);
         let until = Instant::now() + PATIENCE;
         self.runtime.block_on(async {
             loop {

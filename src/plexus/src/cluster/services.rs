@@ -107,18 +107,18 @@ pub fn log_of(plan: &Plan, name: &str) -> std::path::PathBuf {
 }
 
 /// Where a process takes requests of clients.
-pub fn target(place: &Place) -> Target {
+pub fn target(plan: &Plan, place: &Place) -> Target {
     match place {
-        Place::Tcp(at) => Target::Url(format!("http://{at}")),
+        Place::Tcp(at) => Target::Url(format!("{}://{at}", plan.scheme(place))),
         Place::Socket(path) => Target::Unix(path.clone()),
     }
 }
 
 /// Waits until the process answers on `/health`.
-pub async fn wait_ready(client: &Client, server: &mut Managed, process: &Process) -> Result<(), Failed> {
+pub async fn wait_ready(plan: &Plan, client: &Client, server: &mut Managed, process: &Process) -> Result<(), Failed> {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Ok((200, _)) = client.text(&target(&process.http), "/health").await {
+        if let Ok((200, _)) = client.text(&target(plan, &process.http), "/health").await {
             return Ok(());
         }
         if let Some(how) = server.ended() {

@@ -204,7 +204,7 @@ fn start_all(args: &Up, plan: &Plan, all: &mut Vec<Managed>, running: &mut Runni
     write_secrets(plan)?;
     write_rendered(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
-    let client = Client::new()?;
+    let client = Client::new(None)?;
     if plan.database.private {
         step("PostgreSQL");
         let postgres = Postgres::prepare(plan)?;
@@ -227,7 +227,7 @@ fn start_all(args: &Up, plan: &Plan, all: &mut Vec<Managed>, running: &mut Runni
             started(all, running, plan, services::start_process(plan, process)?)?;
         }
         for (server, process) in all[first..].iter_mut().zip(group) {
-            runtime.block_on(services::wait_ready(&client, server, process))?;
+            runtime.block_on(services::wait_ready(plan, &client, server, process))?;
         }
         stop_asked()?;
     }
