@@ -52,7 +52,7 @@ def as_text(folder):
     return "".join(parts)
 
 
-@pytest.mark.parametrize("name, host", [(p, None) for p in PRESETS] + [("hosts", "one"), ("hosts", "two")])
+@pytest.mark.parametrize("name, host", [(p, None) for p in PRESETS] + [("hosts", "one"), ("hosts", "two"), ("hosts-tls", "one"), ("hosts-tls", "two")])
 def test_rendered_files_are_the_known_ones(name, host, tmp_path, request):
     text = as_text(render(GOLDEN / f"{name}.toml", tmp_path / "out", host))
     known = GOLDEN / f"{name}{'-' + host if host else ''}.txt"

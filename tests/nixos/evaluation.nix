@@ -42,6 +42,11 @@ let
     networking.hostName = lib.mkDefault "one";
     services.plexus.cluster = {
       secretFile = lib.mkDefault "/run/keys/plexus-cluster";
+      tls = lib.mkDefault {
+        certificateFile = "/var/lib/cluster-tls/certificate.pem";
+        keyFile = "/var/lib/cluster-tls/key.pem";
+        caFile = "/etc/cluster-ca.pem";
+      };
       hosts.one = {
         address = lib.mkDefault "10.0.0.1";
         main = lib.mkDefault true;
@@ -152,6 +157,35 @@ let
     "services.matrix-synapse and services.plexus" = {
       services.matrix-synapse.enable = true;
     };
+    "services.plexus.database.user must be plexus" = {
+      services.plexus.database.user = "synapse";
+    };
+    "services.plexus.database.tls.mode is not used" = {
+      services.plexus.database.tls.mode = "verify-full";
+    };
+    "services.plexus.redis.tls.enable is not used" = {
+      services.plexus.redis.tls.enable = true;
+    };
+    "services.plexus.redis.username needs" = {
+      services.plexus.redis.username = "plexus";
+    };
+    "ports that are taken twice: nginx.port (8008), metrics.port (8008)" = {
+      services.plexus.metrics.scrape = true;
+      services.plexus.metrics.port = 8008;
+    };
+    "redis.port (8100, one of the processes': 8018 to 8418)" = cluster { services.plexus.redis.port = 8100; };
+    "services.plexus.nginx.wellKnown needs" = {
+      services.plexus.nginx.wellKnown = "example.org";
+    };
+    "services.plexus.cluster.tls must be set" = cluster { services.plexus.cluster.tls = null; };
+    "services.plexus.cluster.tls is for" = cluster { services.plexus.cluster.privateNetwork = true; };
+    "cluster.tls.keyFile: ${builtins.storeDir}/0-key" = cluster {
+      services.plexus.cluster.tls = {
+        certificateFile = "/var/lib/cluster-tls/certificate.pem";
+        keyFile = "${builtins.storeDir}/0-key";
+        caFile = "/etc/cluster-ca.pem";
+      };
+    };
     "services.plexus.metrics.scrape needs" = {
       services.plexus.metrics.scrape = true;
       services.plexus.nginx.enable = false;
@@ -205,9 +239,14 @@ let
     "only one has PostgreSQL" = one.services.postgresql.enable && !two.services.postgresql.enable;
     "pg_hba has every host" =
       lib.all (line: lib.hasInfix line one.services.postgresql.authentication) [
-        "host plexus plexus 10.0.0.1/32 scram-sha-256"
-        "host plexus plexus 10.0.0.2/32 scram-sha-256"
+        "hostssl plexus plexus 10.0.0.1/32 scram-sha-256"
+        "hostssl plexus plexus 10.0.0.2/32 scram-sha-256"
       ];
+    "PostgreSQL and Redis speak TLS" =
+      one.services.postgresql.settings.ssl
+      && one.services.redis.servers.plexus.port == 0
+      && one.services.redis.servers.plexus.settings.tls-port == 6379
+      && lib.elem "tls_key:/var/lib/cluster-tls/key.pem" one.systemd.services.postgresql.serviceConfig.LoadCredential;
     "only one has Redis, with a password" =
       one.services.redis.servers.plexus.requirePassFile == "/var/lib/plexus/secrets/redis"
       && !(two.services.redis.servers ? plexus);
@@ -224,8 +263,19 @@ let
   wrongParts = lib.attrNames (lib.filterAttrs (_: holds: !holds) parts);
 
   presets = lib.genAttrs [ "single" "small" "medium" "large" ] (preset: (host { services.plexus.preset = preset; }).services.plexus.rendered);
+  # Senders speak to other servers for all, and nobody asks identity servers.
+  restricted =
+    (host {
+      services.plexus = {
+        preset = "large";
+        settings = {
+          enable_3pid_lookup = false;
+          outbound_federation_restricted_to = [ "sender1" "sender2" ];
+        };
+      };
+    }).services.plexus.rendered;
   units = {
-    single = "main rolling schema";
+    single = "canary main rolling schema";
     small = "canary events1 main rolling schema sync1";
     medium = "canary client1 events1 events2 federation1 main rolling schema streams1 sync1 sync2";
     large = "background1 canary client1 client2 client3 events1 events2 events3 events4 federation1 federation2 main media1 pusher1 pusher2 rolling schema sender1 sender2 streams1 streams2 sync1 sync2 sync3 sync4";
@@ -276,13 +326,36 @@ in
     touch $out
   '';
 
-  # Units are well-formed and confined: 3.0 of 10 is the most systemd may find exposed.
+  # Units are well-formed and confined: 3.0 of 10 is the most systemd may find exposed. What each has is printed.
   units = pkgs.runCommand "plexus-units" { nativeBuildInputs = [ pkgs.systemd ]; } ''
-    cd ${presets.large}/lib/systemd/system
     set -o pipefail
-    for unit in *.service; do
-      systemd-analyze security --offline=yes --no-pager --threshold=30 "./$unit" | tail -n 1
-    done
+    for folder in ${presets.single} ${presets.large} ${one.services.plexus.rendered} ${two.services.plexus.rendered}; do
+      cd "$folder/lib/systemd/system"
+      # Units of others, such as postgresql.service, are not here, and keys for NixOS mean nothing to systemd.
+      SYSTEMD_UNIT_PATH="$PWD:" systemd-analyze --man=no --recursive-errors=no verify ./plexus* 2>&1 |
+        grep -v "X-[A-Za-z]*" | tee "$TMPDIR/found" || true
+      if grep -q "/plexus" "$TMPDIR/found"; then
+        exit 1
+      fi
+      for unit in *.service; do
+        systemd-analyze security --offline=yes --no-pager --threshold=30 "./$unit" | tail -n 1
+      done
+    done | tee $out
+  '';
+
+  # Roles that ask nobody outside reach nobody outside.
+  network = pkgs.runCommand "plexus-network" { } ''
+    closed() {
+      (cd "$1/lib/systemd/system" && grep -l '^IPAddressDeny=any$' plexus-*[0-9].service | sed 's/^plexus-//; s/\.service$//' | tr '\n' ' ')
+    }
+    expect() {
+      if [ "$(closed "$1")" != "$2 " ]; then
+        echo "closed: $(closed "$1"); expected: $2"
+        exit 1
+      fi
+    }
+    expect ${presets.large} "sync1 sync2 sync3 sync4"
+    expect ${restricted} "events1 events2 events3 events4 federation1 federation2 streams1 streams2 sync1 sync2 sync3 sync4"
     touch $out
   '';
 

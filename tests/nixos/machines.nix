@@ -51,6 +51,8 @@ in
       services.plexus = {
         metrics.scrape = true;
         cluster.secretFile = "/etc/plexus-cluster-secret";
+        # Plaintext between the three; tls.nix is what two hosts say through TLS.
+        cluster.privateNetwork = true;
         cluster.hosts = {
           one = {
             address = nodes.one.networking.primaryIPAddress;

@@ -188,7 +188,11 @@ fn instance_map(plan: &Plan) -> String {
     let mut yaml = String::from("instance_map:\n");
     let tls = if plan.tls().is_some() { "    tls: true\n" } else { "" };
     // Others are never asked for anything, so that their number is no affair of the rest.
-    let asked = |process: &&Process| matches!(process.role, None | Some(Role::Events | Role::Streams));
+    // Those who speak to other servers for all are asked to.
+    let speakers = plan.speakers().unwrap_or_default();
+    let asked = |process: &&Process| {
+        matches!(process.role, None | Some(Role::Events | Role::Streams)) || speakers.contains(&process.name)
+    };
     for process in plan.processes.iter().filter(asked) {
         let _ = match &process.replication {
             Place::Tcp(at) => write!(yaml, "  {}:\n    host: {}\n    port: {}\n{tls}", text(&process.name), text(&at.ip().to_string()), at.port()),
