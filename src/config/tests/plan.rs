@@ -145,7 +145,7 @@ fn routes_lead_to_the_role_that_is_there() {
     assert!(large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"), "{large}");
 }
 
-const HOSTS: &str = "server_name = 'a.b'\n[hosts.one]\naddress = '10.0.0.1'\nmain = true\ndatabase = true\nredis = true\nproxy = true\nworkers = { sync = 1 }\n[hosts.two]\naddress = 'fd00::2'\nworkers = { sync = 1, events = 2 }\n";
+const HOSTS: &str = "server_name = 'a.b'\nprivate_network = true\n[hosts.one]\naddress = '10.0.0.1'\nmain = true\ndatabase = true\nredis = true\nproxy = true\nworkers = { sync = 1 }\n[hosts.two]\naddress = 'fd00::2'\nworkers = { sync = 1, events = 2 }\n";
 
 #[test]
 fn each_host_takes_its_part_of_one_file() {
