@@ -1,6 +1,10 @@
 # Two hosts whose processes, PostgreSQL, Redis and nginx speak TLS with each other, with certificates of a CA of their own.
-self:
-{ lib, pkgs, ... }:
+{
+  self,
+  lib,
+  pkgs,
+  ...
+}:
 
 let
   # A CA and a certificate for each host, as an admin would make them.
@@ -67,54 +71,43 @@ let
     };
 in
 {
-  name = "plexus-tls";
-
   nodes = lib.genAttrs [ "one" "two" ] (_: cluster);
 
-  testScript =
-    builtins.readFile ./client.py
-    + ''
+  testScript = ''
+    start_all()
+    base = "http://one:8008"
+    serving(one, ["main"], two, base)
+    serving(two, ["two-events1", "two-sync1"], two, base)
 
-      start_all()
-      one.wait_for_unit("plexus-main.service")
-      for name in ["two-events1", "two-sync1"]:
-          two.wait_for_unit(f"plexus-{name}.service")
-      one.wait_until_succeeds("curl -sf --max-time 5 http://localhost:8008/_matrix/client/versions", timeout=60)
+    with subtest("a conversation goes from host to host"):
+        alice, bob, room = two_users(two, base)
+        since = bob.sync()["next_batch"]
+        said = [alice.send(room, "over TLS")]
+        t.assertEqual(bob.heard(room, since), said)
 
-      with subtest("a conversation goes from host to host"):
-          alice, bob = Client(one), Client(one)
-          alice.register("alice")
-          bob.register("bob")
-          room = alice.create_room(preset="public_chat")
-          bob.join(room)
-          since = bob.sync()["next_batch"]
-          alice.send(room, "over TLS")
-          events = bob.sync(since)["rooms"]["join"][room]["timeline"]["events"]
-          t.assertIn("over TLS", [e["content"].get("body") for e in events])
+    with subtest("root registers users on either host"):
+        for host in [one, two]:
+            host.succeed(f"plexus-register-user -u by-{host.name} -p 'correct horse' --no-admin")
 
-      with subtest("root registers users on either host"):
-          for host in [one, two]:
-              host.succeed(f"plexus-register-user -u by-{host.name} -p 'correct horse' --no-admin")
+    with subtest("PostgreSQL has only sessions with TLS from the network"):
+        sessions = one.succeed("runuser -u postgres -- psql -tAc \"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'plexus' AND client_addr IS NOT NULL\"")
+        t.assertEqual(sessions.strip(), "t")
+        two.fail("PGSSLMODE=disable PGPASSFILE=/var/lib/plexus/secrets/pgpass psql -h one -U plexus -c 'SELECT 1' plexus")
 
-      with subtest("PostgreSQL has only sessions with TLS from the network"):
-          sessions = one.succeed("runuser -u postgres -- psql -tAc \"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'plexus' AND client_addr IS NOT NULL\"")
-          t.assertEqual(sessions.strip(), "t")
-          two.fail("PGSSLMODE=disable PGPASSFILE=/var/lib/plexus/secrets/pgpass psql -h one -U plexus -c 'SELECT 1' plexus")
+    with subtest("PostgreSQL, Redis and the processes answer nobody without TLS, and have the host's certificate"):
+        for where, port in [("one", 6379), ("one", 8018), ("one", 8019), ("two", 8058), ("two", 8059), ("two", 8098)]:
+            address = two.succeed(f"getent ahostsv4 {where} | awk 'NR == 1 {{print $1}}'").strip()
+            verify = f"openssl s_client -connect {address}:{port} -CAfile /etc/plexus-cluster-ca -verify_return_error"
+            for extra in [f"-verify_ip {address}", "-verify_hostname plexus"]:
+                two.succeed(f"{verify} {extra} < /dev/null")
+            two.fail(f"curl -sf --max-time 5 http://{address}:{port}/health")
+        two.fail("printf 'PING\\r\\n' | nc -w 2 one 6379 | grep -a NOAUTH")
 
-      with subtest("PostgreSQL, Redis and the processes answer nobody without TLS, and have the host's certificate"):
-          for where, port in [("one", 6379), ("one", 8018), ("one", 8019), ("two", 8058), ("two", 8059), ("two", 8098)]:
-              address = two.succeed(f"getent ahostsv4 {where} | awk 'NR == 1 {{print $1}}'").strip()
-              verify = f"openssl s_client -connect {address}:{port} -CAfile /etc/plexus-cluster-ca -verify_return_error"
-              for extra in [f"-verify_ip {address}", "-verify_hostname plexus"]:
-                  two.succeed(f"{verify} {extra} < /dev/null")
-              two.fail(f"curl -sf --max-time 5 http://{address}:{port}/health")
-          two.fail("printf 'PING\\r\\n' | nc -w 2 one 6379 | grep -a NOAUTH")
+    with subtest("the key is root's and in no file that is rendered"):
+        two.fail("grep -rl 'PRIVATE KEY' $(dirname $(readlink -f /etc/plexus/live.yaml))")
 
-      with subtest("the key is root's and in no file that is rendered"):
-          two.fail("grep -rl 'PRIVATE KEY' $(dirname $(readlink -f /etc/plexus/live.yaml))")
-
-      with subtest("a roll asks the processes over TLS"):
-          two.succeed("systemctl kill -s KILL plexus-two-sync1.service", "systemctl restart plexus-rolling.service")
-          two.succeed("systemctl is-active plexus-rolling.service plexus-two-sync1.service")
-    '';
+    with subtest("a roll asks the processes over TLS"):
+        two.succeed("systemctl kill -s KILL plexus-two-sync1.service", "systemctl restart plexus-rolling.service")
+        two.succeed("systemctl is-active plexus-rolling.service plexus-two-sync1.service")
+  '';
 }

@@ -70,8 +70,8 @@ fn every_preset_loads_and_every_stream_has_its_writer() {
         assert!(one(|d| d.is_main) && one(|d| d.background_tasks) && one(|d| d.user_directory) && one(|d| d.media_background_jobs), "{preset}");
         assert!(duties.iter().any(|d| d.pushers) && duties.iter().any(|d| d.federation_sender), "{preset}");
         let units = |kind: &str| files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == kind)).count();
-        // The schema, and the canary where there can be one.
-        assert_eq!((units("socket"), units("service")), (processes, processes + 1 + usize::from(preset != "single")));
+        // The schema and the canary.
+        assert_eq!((units("socket"), units("service")), (processes, processes + 2), "{preset}");
     }
 }
 
