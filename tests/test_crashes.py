@@ -1,12 +1,16 @@
 """Processes, Redis and PostgreSQL die under load; nothing acknowledged is lost, nobody needs help."""
 
+import signal
+import threading
 import time
 
 import pytest
+import requests
 
 from lib import layouts
-from lib.client import has_event
+from lib.client import MatrixError, has_event, timeline
 from lib.load import Load
+from lib.procs import wait_until
 
 WIDE = {"filter_timeline_limit": 10000}
 
@@ -42,6 +46,99 @@ def test_every_process_killed_in_turn(make_cluster, shape):
             cluster.start_process(name)
         load.wait_for(50)
     check(cluster, load, reader, since, rooms)
+
+
+class Listener:
+    """Syncs until it is left, each time from the token it got last, whatever happens to the server."""
+
+    def __init__(self, client, rooms):
+        self.client, self.rooms, self.heard = client, rooms, []
+        self.since = client.sync()["next_batch"]
+        self._stop, self._thread = threading.Event(), threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(60)
+
+    def _listen(self):
+        while not self._stop.is_set():
+            try:
+                self.step(1)
+            except (MatrixError, requests.RequestException):
+                time.sleep(0.05)
+
+    def step(self, wait):
+        wide = '{"room": {"timeline": {"limit": 10000}}}'
+        answer = self.client.sync(self.since, wait, filter=wide)
+        for room in self.rooms:
+            self.heard += [e["event_id"] for e in timeline(answer, room) if e["type"] == "m.room.message"]
+        self.since = answer["next_batch"]
+
+    def check(self, acked):
+        """To be called when it was left."""
+        end = time.monotonic() + 10
+        while set(acked) - set(self.heard) and time.monotonic() < end:
+            self.step(1)
+        lost = [event_id for event_id in acked if event_id not in self.heard]
+        assert not lost, f"{len(lost)} of {len(acked)} acknowledged messages were never in a sync"
+        assert len(self.heard) == len(set(self.heard)), "a message was in two syncs"
+
+
+def kill_all(cluster):
+    for process in cluster.processes.values():
+        process.send_signal(signal.SIGKILL)
+    for name in cluster.layout.processes:
+        cluster.kill(name)
+    for name in cluster.layout.processes:
+        cluster.start_process(name, wait=False)
+    for name in cluster.layout.processes:
+        cluster.wait_ready(name)
+
+
+@pytest.mark.parametrize("shape", ["monolith", "workers"])
+def test_all_processes_killed_at_once(make_cluster, shape):
+    cluster = make_cluster(layouts.ALL[shape], config=WIDE)
+    senders, reader, rooms = crowd(cluster)
+    with Listener(reader, rooms) as listener:
+        with Load(senders) as load:
+            for _ in range(4):
+                load.wait_for(20)
+                kill_all(cluster)
+            load.wait_for(20)
+    listener.check([event_id for _, event_id, _ in load.acked])
+    load.check_history(reader, rooms)
+
+
+# PostgreSQL executes to its end what a killed client had asked for: here it takes seconds over it.
+SLOW_COMMIT = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(4); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (NEW.room_id = '%s') EXECUTE FUNCTION slow();
+"""
+
+
+@pytest.mark.parametrize("shape", ["monolith", "workers"])
+def test_a_commit_that_outlives_its_process(make_cluster, postgres, shape):
+    cluster = make_cluster(layouts.ALL[shape], config=WIDE)
+    alice, bob = cluster.user("alice"), cluster.user("bob")
+    slow, quick = (alice.create_room(preset="public_chat") for _ in range(2))
+    for room in (slow, quick):
+        bob.join(room)
+    with Listener(bob, [slow, quick]) as listener:
+        postgres.run(cluster.database, SLOW_COMMIT % slow)
+        with Load([(alice, slow)]) as load:
+            sleeping = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
+            wait_until("a commit takes long", lambda: postgres.run(cluster.database, sleeping, (cluster.database,)))
+            kill_all(cluster)
+            acked = [alice.at(cluster.url()).send(quick, "after")]
+            # The listener has a token beyond it by now.
+            wait_until("it is heard", lambda: acked[0] in listener.heard)
+            load.wait_for(1)
+    listener.check(acked + [event_id for _, event_id, _ in load.acked])
 
 
 def test_redis_restarts(make_cluster):
