@@ -9,7 +9,7 @@ use slog::{info, warn};
 use replication::Command;
 use store::locks::Mode;
 use store::profiles::Profile;
-use types::{Error, Requester, Result};
+use types::{Boxed, Error, Requester, Result};
 
 const MAX_NAME: usize = 256;
 const MAX_AVATAR_URL: usize = 1000;
@@ -96,35 +96,37 @@ impl Accounts {
     }
 
     /// As [`Accounts::set_profile_field`]. `by_admin`: what users may not change of themselves may be changed.
-    pub(crate) async fn set_profile_field_as(
-        &self,
-        who: &Requester,
-        user_id: &UserId,
-        field: &str,
+    pub(crate) fn set_profile_field_as<'a>(
+        &'a self,
+        who: &'a Requester,
+        user_id: &'a UserId,
+        field: &'a str,
         value: Option<Value>,
         by_admin: bool,
-    ) -> Result<()> {
-        self.check_change(who, user_id, field, by_admin)?;
-        let stream = self.cx.config.server.include_profile_updates_in_sync;
-        if stream && !self.cx.duties.writes(StreamGroup::Events) {
-            return self.ask_profile_writer(who, user_id, field, value, by_admin).await;
-        }
-        let value = match field {
-            "displayname" => self.check_name(user_id, value, by_admin).await?,
-            "avatar_url" => self.check_avatar(user_id, value, by_admin).await?,
-            _ => value,
-        };
-        if self.cx.store.user(user_id.as_str()).await?.is_none() {
-            return Err(Error::not_found("User not found"));
-        }
-        self.cx.store.set_profile_field(user_id, field, value.as_ref(), stream).await?;
-        if matches!(field, "displayname" | "avatar_url") {
-            self.show_in_directory(user_id).await?;
-            if !who.shadow_banned {
-                self.tell_rooms(who, user_id).await?;
+    ) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            self.check_change(who, user_id, field, by_admin)?;
+            let stream = self.cx.config.server.include_profile_updates_in_sync;
+            if stream && !self.cx.duties.writes(StreamGroup::Events) {
+                return self.ask_profile_writer(who, user_id, field, value, by_admin).await;
             }
-        }
-        Ok(())
+            let value = match field {
+                "displayname" => self.check_name(user_id, value, by_admin).await?,
+                "avatar_url" => self.check_avatar(user_id, value, by_admin).await?,
+                _ => value,
+            };
+            if self.cx.store.user(user_id.as_str()).await?.is_none() {
+                return Err(Error::not_found("User not found"));
+            }
+            self.cx.store.set_profile_field(user_id, field, value.as_ref(), stream).await?;
+            if matches!(field, "displayname" | "avatar_url") {
+                self.show_in_directory(user_id).await?;
+                if !who.shadow_banned {
+                    self.tell_rooms(who, user_id).await?;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn check_change(&self, who: &Requester, user_id: &UserId, field: &str, by_admin: bool) -> Result<()> {

@@ -5,7 +5,7 @@ use config::StreamGroup;
 use serde_json::{Map, Value};
 use std::time::Duration;
 use store::receipts::Receipt;
-use types::{Error, OwnedRoomId, Result, ServerName, UserId};
+use types::{Boxed, Error, OwnedRoomId, Result, ServerName, UserId};
 
 /// How long a user of another server is shown as typing unless told otherwise.
 const TYPING: Duration = Duration::from_secs(60);
@@ -31,21 +31,23 @@ impl App {
     }
 
     /// Takes an ephemeral message here.
-    pub async fn handle_edu(&self, origin: &ServerName, kind: &str, content: Value) -> Result<()> {
-        match (kind, content) {
-            ("m.typing", Value::Object(content)) => self.typing_edu(origin, &content).await,
-            ("m.receipt", Value::Object(content)) => self.receipt_edu(origin, content).await,
-            ("m.presence", Value::Object(content)) => self.sync.receive_presence(origin.as_str(), &content).await,
-            ("m.direct_to_device", content @ Value::Object(_)) => {
-                self.devices.receive_to_device(origin.as_str(), &content).await
+    pub fn handle_edu<'a>(&'a self, origin: &'a ServerName, kind: &'a str, content: Value) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            match (kind, content) {
+                ("m.typing", Value::Object(content)) => self.typing_edu(origin, &content).await,
+                ("m.receipt", Value::Object(content)) => self.receipt_edu(origin, content).await,
+                ("m.presence", Value::Object(content)) => self.sync.receive_presence(origin.as_str(), &content).await,
+                ("m.direct_to_device", content @ Value::Object(_)) => {
+                    self.devices.receive_to_device(origin.as_str(), &content).await
+                }
+                ("m.device_list_update", Value::Object(content)) => self.devices.take_device_update(origin, &content).await,
+                ("m.signing_key_update" | "org.matrix.signing_key_update", Value::Object(content)) => {
+                    self.devices.take_signing_key_update(origin, &content).await
+                }
+                (_, Value::Object(_)) => Ok(()),
+                _ => Err(Error::bad_json("content: must be an object")),
             }
-            ("m.device_list_update", Value::Object(content)) => self.devices.take_device_update(origin, &content).await,
-            ("m.signing_key_update" | "org.matrix.signing_key_update", Value::Object(content)) => {
-                self.devices.take_signing_key_update(origin, &content).await
-            }
-            (_, Value::Object(_)) => Ok(()),
-            _ => Err(Error::bad_json("content: must be an object")),
-        }
+        })
     }
 
     /// Whether a user, of this origin, is in a room this server is in and that lets the origin speak.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use store::e2e_keys::{Claim, OneTimeKey};
 use store::locks::Mode;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// Synapse's lock for uploading one-time keys.
 const UPLOAD_LOCK: &str = "one_time_key_upload_lock";
@@ -127,53 +127,55 @@ impl Devices {
 
     /// Claims one-time keys, or fallback keys where there are none: user → device → algorithm → count.
     /// `always_fallback`: fallback keys come along even where one-time keys were found (MSC3983).
-    pub async fn claim_keys(
-        &self,
-        wanted: &BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>,
+    pub fn claim_keys<'a>(
+        &'a self,
+        wanted: &'a BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>,
         always_fallback: bool,
-    ) -> Result<Value> {
-        let mut claims = Vec::new();
-        let mut remote = BTreeMap::new();
-        for (user_id, devices) in wanted {
-            let Some((_, server)) = user_id.split_once(':').filter(|_| user_id.starts_with('@')) else {
-                return Err(Error::invalid_param(format!("Invalid user id {user_id:?}")));
+    ) -> Boxed<'a, Result<Value>> {
+        Box::pin(async move {
+            let mut claims = Vec::new();
+            let mut remote = BTreeMap::new();
+            for (user_id, devices) in wanted {
+                let Some((_, server)) = user_id.split_once(':').filter(|_| user_id.starts_with('@')) else {
+                    return Err(Error::invalid_param(format!("Invalid user id {user_id:?}")));
+                };
+                if server != self.cx.store.server_name.as_str() {
+                    remote.insert(user_id.clone(), devices.clone());
+                    continue;
+                }
+                for (device_id, algorithms) in devices {
+                    claims.extend(algorithms.iter().map(|(algorithm, count)| Claim {
+                        user_id: user_id.clone(),
+                        device_id: device_id.clone(),
+                        algorithm: algorithm.clone(),
+                        count: (*count).clamp(0, MAX_CLAIMED),
+                    }));
+                }
+            }
+            let one_time = self.cx.store.claim_one_time_keys(&claims).await?;
+            let found = |c: &Claim| {
+                let of = one_time.iter().filter(|(u, d, name, _)| {
+                    *u == c.user_id && *d == c.device_id && name.split_once(':').is_some_and(|(a, _)| a == c.algorithm)
+                });
+                of.count() as i64
             };
-            if server != self.cx.store.server_name.as_str() {
-                remote.insert(user_id.clone(), devices.clone());
-                continue;
+            let (fallback, mark): (Vec<Claim>, Vec<bool>) = if always_fallback {
+                claims.iter().map(|c| (c.clone(), found(c) == 0)).unzip()
+            } else {
+                claims.iter().filter(|c| found(c) < c.count).map(|c| (c.clone(), true)).unzip()
+            };
+            let fallback = self.cx.store.claim_fallback_keys(&fallback, &mark).await?;
+            let mut result: BTreeMap<String, BTreeMap<String, Map<String, Value>>> = BTreeMap::new();
+            for (user, device, name, key) in one_time.into_iter().chain(fallback) {
+                result.entry(user).or_default().entry(device).or_default().insert(name, key);
             }
-            for (device_id, algorithms) in devices {
-                claims.extend(algorithms.iter().map(|(algorithm, count)| Claim {
-                    user_id: user_id.clone(),
-                    device_id: device_id.clone(),
-                    algorithm: algorithm.clone(),
-                    count: (*count).clamp(0, MAX_CLAIMED),
-                }));
+            let (elsewhere, failures) = self.claim_elsewhere(&remote).await;
+            let mut result = json!(result);
+            if let Some(result) = result.as_object_mut() {
+                result.extend(elsewhere);
             }
-        }
-        let one_time = self.cx.store.claim_one_time_keys(&claims).await?;
-        let found = |c: &Claim| {
-            let of = one_time.iter().filter(|(u, d, name, _)| {
-                *u == c.user_id && *d == c.device_id && name.split_once(':').is_some_and(|(a, _)| a == c.algorithm)
-            });
-            of.count() as i64
-        };
-        let (fallback, mark): (Vec<Claim>, Vec<bool>) = if always_fallback {
-            claims.iter().map(|c| (c.clone(), found(c) == 0)).unzip()
-        } else {
-            claims.iter().filter(|c| found(c) < c.count).map(|c| (c.clone(), true)).unzip()
-        };
-        let fallback = self.cx.store.claim_fallback_keys(&fallback, &mark).await?;
-        let mut result: BTreeMap<String, BTreeMap<String, Map<String, Value>>> = BTreeMap::new();
-        for (user, device, name, key) in one_time.into_iter().chain(fallback) {
-            result.entry(user).or_default().entry(device).or_default().insert(name, key);
-        }
-        let (elsewhere, failures) = self.claim_elsewhere(&remote).await;
-        let mut result = json!(result);
-        if let Some(result) = result.as_object_mut() {
-            result.extend(elsewhere);
-        }
-        Ok(json!({"one_time_keys": result, "failures": failures}))
+            Ok(json!({"one_time_keys": result, "failures": failures}))
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Stream;
 use store::devices::PusherKey;
-use types::{MASTER, Result};
+use types::{Boxed, MASTER, Result};
 
 /// Whether device changes are being queued for other servers, and whether to look again afterwards.
 #[derive(Default)]
@@ -55,26 +55,28 @@ impl Devices {
 
     /// Makes it known that devices (or cross-signing keys, by their public key) of a user changed:
     /// here if this process writes device lists, else through one that does.
-    pub async fn notify_device_update(&self, user_id: &str, device_ids: &[String]) -> Result<()> {
-        if device_ids.is_empty() {
-            return Ok(());
-        }
-        if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
-            self.ask_writer("notify_device_update", &[user_id], false, json!({"device_ids": device_ids})).await?;
-            return Ok(());
-        }
-        let store = &self.cx.store;
-        let rooms = if self.is_ours(user_id) {
-            store.joined_rooms(user_id).await?.into_iter().map(String::from).collect()
-        } else {
-            store.joined_rooms_of_any(user_id).await?
-        };
-        store.add_device_changes(user_id, device_ids, &rooms, self.cx.now_ms()).await?;
-        // Nobody else is in no room.
-        if self.is_ours(user_id) && !rooms.is_empty() {
-            self.handle_new_device_update().await?;
-        }
-        Ok(())
+    pub fn notify_device_update<'a>(&'a self, user_id: &'a str, device_ids: &'a [String]) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            if device_ids.is_empty() {
+                return Ok(());
+            }
+            if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
+                self.ask_writer("notify_device_update", &[user_id], false, json!({"device_ids": device_ids})).await?;
+                return Ok(());
+            }
+            let store = &self.cx.store;
+            let rooms = if self.is_ours(user_id) {
+                store.joined_rooms(user_id).await?.into_iter().map(String::from).collect()
+            } else {
+                store.joined_rooms_of_any(user_id).await?
+            };
+            store.add_device_changes(user_id, device_ids, &rooms, self.cx.now_ms()).await?;
+            // Nobody else is in no room.
+            if self.is_ours(user_id) && !rooms.is_empty() {
+                self.handle_new_device_update().await?;
+            }
+            Ok(())
+        })
     }
 
     /// Makes it known to a user's own devices that they signed keys of `user_ids`.
@@ -118,38 +120,40 @@ impl Devices {
     }
 
     /// Turns changes per room into changes per server.
-    async fn convert_changes(&self) -> Result<()> {
-        let store = &self.cx.store;
-        let (mut at, mut room) = store.device_changes_converted_to().await?;
-        loop {
-            let now = store.streams.current(Stream::DeviceLists);
-            let changes = store.unconverted_device_changes((at, &room), BATCH).await?;
-            let Some(last) = changes.last() else {
-                if now > at {
-                    store.set_device_changes_converted_to(now, "").await?;
+    fn convert_changes(&self) -> Boxed<'_, Result<()>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let (mut at, mut room) = store.device_changes_converted_to().await?;
+            loop {
+                let now = store.streams.current(Stream::DeviceLists);
+                let changes = store.unconverted_device_changes((at, &room), BATCH).await?;
+                let Some(last) = changes.last() else {
+                    if now > at {
+                        store.set_device_changes_converted_to(now, "").await?;
+                    }
+                    return Ok(());
+                };
+                (at, room) = (last.stream_id, last.room_id.clone());
+                let mut rooms: Vec<String> = changes.iter().map(|c| c.room_id.clone()).collect();
+                rooms.sort_unstable();
+                rooms.dedup();
+                let servers = store.servers_by_room(&rooms).await?;
+                let mut told: HashSet<(i64, &str)> = HashSet::new();
+                let mut pokes = Vec::new();
+                for change in changes.iter().filter(|c| self.is_ours(&c.user_id)) {
+                    let there = servers.get(&change.room_id).map_or(&[][..], Vec::as_slice);
+                    let hosts: Vec<String> = there
+                        .iter()
+                        .filter(|h| h.as_str() != store.server_name.as_str() && told.insert((change.stream_id, h)))
+                        .cloned()
+                        .collect();
+                    if !hosts.is_empty() {
+                        pokes.push((change.user_id.clone(), change.device_id.clone(), hosts));
+                    }
                 }
-                return Ok(());
-            };
-            (at, room) = (last.stream_id, last.room_id.clone());
-            let mut rooms: Vec<String> = changes.iter().map(|c| c.room_id.clone()).collect();
-            rooms.sort_unstable();
-            rooms.dedup();
-            let servers = store.servers_by_room(&rooms).await?;
-            let mut told: HashSet<(i64, &str)> = HashSet::new();
-            let mut pokes = Vec::new();
-            for change in changes.iter().filter(|c| self.is_ours(&c.user_id)) {
-                let there = servers.get(&change.room_id).map_or(&[][..], Vec::as_slice);
-                let hosts: Vec<String> = there
-                    .iter()
-                    .filter(|h| h.as_str() != store.server_name.as_str() && told.insert((change.stream_id, h)))
-                    .cloned()
-                    .collect();
-                if !hosts.is_empty() {
-                    pokes.push((change.user_id.clone(), change.device_id.clone(), hosts));
-                }
+                store.add_device_pokes(&pokes, self.cx.now_ms()).await?;
+                store.set_device_changes_converted_to(at, &room).await?;
             }
-            store.add_device_pokes(&pokes, self.cx.now_ms()).await?;
-            store.set_device_changes_converted_to(at, &room).await?;
-        }
+        })
     }
 }

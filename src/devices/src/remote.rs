@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use store::Stream;
 use store::cross_signing::public_key;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// Servers asked at the same time.
 const AT_ONCE: usize = 10;
@@ -116,108 +116,116 @@ impl Devices {
     }
 
     /// Claims one-time keys of other servers' devices: (user → device → key, server → failure).
-    pub(crate) async fn claim_elsewhere(&self, wanted: &BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>) -> (Object, Object) {
-        let (mut keys, mut failures) = (Object::new(), Object::new());
-        let asked = iter(by_server(wanted)).map(|(server, wanted)| async move {
-            // One key of one algorithm a device is what the endpoint knows.
-            let one = |algorithms: &BTreeMap<String, i64>| algorithms.keys().next().cloned();
-            let body: BTreeMap<&String, BTreeMap<&String, String>> = wanted
-                .iter()
-                .map(|(user, devices)| (user, devices.iter().filter_map(|(d, a)| Some((d, one(a)?))).collect()))
-                .collect();
-            let body = json!({"one_time_keys": body});
-            let answer = self.fed.post(server.as_str(), "/_matrix/federation/v1/user/keys/claim", &body).await;
-            (server, wanted, answer)
-        });
-        let mut asked = asked.buffer_unordered(AT_ONCE);
-        while let Some((server, wanted, answer)) = asked.next().await {
-            match answer {
-                Ok(answer) => {
-                    let theirs = answer.get("one_time_keys").and_then(Value::as_object).into_iter().flatten();
-                    keys.extend(theirs.filter(|(user, _)| wanted.contains_key(*user)).map(|(u, k)| (u.clone(), k.clone())));
-                }
-                Err(e) => {
-                    failures.insert(server.to_string(), failure(&e));
+    pub(crate) fn claim_elsewhere<'a>(&'a self, wanted: &'a BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>) -> Boxed<'a, (Object, Object)> {
+        Box::pin(async move {
+            let (mut keys, mut failures) = (Object::new(), Object::new());
+            let asked = iter(by_server(wanted)).map(|(server, wanted)| async move {
+                // One key of one algorithm a device is what the endpoint knows.
+                let one = |algorithms: &BTreeMap<String, i64>| algorithms.keys().next().cloned();
+                let body: BTreeMap<&String, BTreeMap<&String, String>> = wanted
+                    .iter()
+                    .map(|(user, devices)| (user, devices.iter().filter_map(|(d, a)| Some((d, one(a)?))).collect()))
+                    .collect();
+                let body = json!({"one_time_keys": body});
+                let answer = self.fed.post(server.as_str(), "/_matrix/federation/v1/user/keys/claim", &body).await;
+                (server, wanted, answer)
+            });
+            let mut asked = asked.buffer_unordered(AT_ONCE);
+            while let Some((server, wanted, answer)) = asked.next().await {
+                match answer {
+                    Ok(answer) => {
+                        let theirs = answer.get("one_time_keys").and_then(Value::as_object).into_iter().flatten();
+                        keys.extend(theirs.filter(|(user, _)| wanted.contains_key(*user)).map(|(u, k)| (u.clone(), k.clone())));
+                    }
+                    Err(e) => {
+                        failures.insert(server.to_string(), failure(&e));
+                    }
                 }
             }
-        }
-        (keys, failures)
+            (keys, failures)
+        })
     }
 
     /// Devices of users of one other server, fetched where they are not complete here; None where that failed.
     /// Shape: the answer of `GET /_matrix/federation/v1/user/devices/{userId}`.
-    pub async fn resync(&self, user_ids: &[String]) -> Result<BTreeMap<String, Option<Value>>> {
-        if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
-            let answer = self.ask_writer("multi_user_device_resync", &[], true, json!({"user_ids": user_ids})).await?;
-            return Ok(serde_json::from_value(answer)?);
-        }
-        let known = self.cx.store.cached_remote_devices(user_ids).await?;
-        let mut lists = BTreeMap::new();
-        let mut stale = Vec::new();
-        for user in user_ids {
-            if let Some(devices) = known.get(user) {
-                let devices: Vec<&Object> = devices.values().collect();
-                lists.insert(user.clone(), Some(json!({"user_id": user, "devices": devices})));
-                continue;
+    pub fn resync<'a>(&'a self, user_ids: &'a [String]) -> Boxed<'a, Result<BTreeMap<String, Option<Value>>>> {
+        Box::pin(async move {
+            if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
+                let answer = self.ask_writer("multi_user_device_resync", &[], true, json!({"user_ids": user_ids})).await?;
+                return Ok(serde_json::from_value(answer)?);
             }
-            match self.fetch_devices(user).await {
-                Ok(list) => lists.insert(user.clone(), Some(list)),
-                Err(e) => {
-                    slog::info!(self.cx.log, "devices of another server's user are not to be had"; "user" => user, "error" => %e);
-                    stale.push(user.clone());
-                    lists.insert(user.clone(), None)
+            let known = self.cx.store.cached_remote_devices(user_ids).await?;
+            let mut lists = BTreeMap::new();
+            let mut stale = Vec::new();
+            for user in user_ids {
+                if let Some(devices) = known.get(user) {
+                    let devices: Vec<&Object> = devices.values().collect();
+                    lists.insert(user.clone(), Some(json!({"user_id": user, "devices": devices})));
+                    continue;
                 }
-            };
-        }
-        self.cx.store.mark_remote_devices_stale(&stale, self.cx.now_ms()).await?;
-        Ok(lists)
+                match self.fetch_devices(user).await {
+                    Ok(list) => lists.insert(user.clone(), Some(list)),
+                    Err(e) => {
+                        slog::info!(self.cx.log, "devices of another server's user are not to be had"; "user" => user, "error" => %e);
+                        stale.push(user.clone());
+                        lists.insert(user.clone(), None)
+                    }
+                };
+            }
+            self.cx.store.mark_remote_devices_stale(&stale, self.cx.now_ms()).await?;
+            Ok(lists)
+        })
     }
 
     /// Fetches all devices of a user and keeps them.
-    async fn fetch_devices(&self, user_id: &str) -> Result<Value> {
-        let server = server_of(user_id).ok_or_else(|| Error::invalid_param("Invalid user id"))?;
-        let turn = self.turn_of(user_id);
-        let _turn = turn.lock().await;
-        let path = format!("/_matrix/federation/v1/user/devices/{}", escape(user_id));
-        let list = self.fed.get(server.as_str(), &path).await?;
-        let bad = || Error::client(502, "M_UNKNOWN", format!("{server} gave an unusable list of devices"));
-        let at = match list.get("stream_id") {
-            Some(Value::Number(n)) => n.to_string(),
-            Some(Value::String(s)) => s.clone(),
-            _ => return Err(bad()),
-        };
-        let devices = list.get("devices").and_then(Value::as_array).ok_or_else(bad)?;
-        let id_of = |d: &Value| d.get("device_id").and_then(Value::as_str).map(str::to_owned);
-        let ids: Vec<String> = devices.iter().map(|d| id_of(d).ok_or_else(bad)).collect::<Result<_>>()?;
-        let mut changed = Vec::new();
-        if devices.len() <= MAX_DEVICES {
-            let contents: Vec<(String, String)> = ids.iter().cloned().zip(devices.iter().map(Value::to_string)).collect();
-            self.cx.store.replace_remote_devices(user_id, &contents, &at).await?;
-            changed = ids;
-        }
-        let (master, own) = (list.get("master_key"), list.get("self_signing_key"));
-        changed.extend(self.take_cross_signing_keys(user_id, master, own).await?);
-        self.notify_device_update(user_id, &changed).await?;
-        Ok(list)
+    fn fetch_devices<'a>(&'a self, user_id: &'a str) -> Boxed<'a, Result<Value>> {
+        Box::pin(async move {
+            let server = server_of(user_id).ok_or_else(|| Error::invalid_param("Invalid user id"))?;
+            let turn = self.turn_of(user_id);
+            let _turn = turn.lock().await;
+            let path = format!("/_matrix/federation/v1/user/devices/{}", escape(user_id));
+            let list = self.fed.get(server.as_str(), &path).await?;
+            let bad = || Error::client(502, "M_UNKNOWN", format!("{server} gave an unusable list of devices"));
+            let at = match list.get("stream_id") {
+                Some(Value::Number(n)) => n.to_string(),
+                Some(Value::String(s)) => s.clone(),
+                _ => return Err(bad()),
+            };
+            let devices = list.get("devices").and_then(Value::as_array).ok_or_else(bad)?;
+            let id_of = |d: &Value| d.get("device_id").and_then(Value::as_str).map(str::to_owned);
+            let ids: Vec<String> = devices.iter().map(|d| id_of(d).ok_or_else(bad)).collect::<Result<_>>()?;
+            let mut changed = Vec::new();
+            if devices.len() <= MAX_DEVICES {
+                let contents: Vec<(String, String)> = ids.iter().cloned().zip(devices.iter().map(Value::to_string)).collect();
+                self.cx.store.replace_remote_devices(user_id, &contents, &at).await?;
+                changed = ids;
+            }
+            let (master, own) = (list.get("master_key"), list.get("self_signing_key"));
+            changed.extend(self.take_cross_signing_keys(user_id, master, own).await?);
+            self.notify_device_update(user_id, &changed).await?;
+            Ok(list)
+        })
     }
 
     /// Keeps new cross-signing keys of another server's user; their public keys.
-    async fn take_cross_signing_keys(&self, user_id: &str, master: Option<&Value>, own: Option<&Value>) -> Result<Vec<String>> {
-        let known = self.cx.store.cross_signing_keys(&[user_id.to_owned()], None).await?;
-        let known = known.get(user_id);
-        let mut new: Vec<(&str, Object)> = Vec::new();
-        for (kind, key) in [("master", master), ("self_signing", own)] {
-            let Some(key) = key.and_then(Value::as_object) else { continue };
-            let is_theirs = key.get("user_id").and_then(Value::as_str) == Some(user_id) && public_key(key).is_some();
-            if is_theirs && known.and_then(|k| k.get(kind)) != Some(key) {
-                new.push((kind, key.clone()));
+    fn take_cross_signing_keys<'a>(&'a self, user_id: &'a str, master: Option<&'a Value>, own: Option<&'a Value>) -> Boxed<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            let known = self.cx.store.cross_signing_keys(&[user_id.to_owned()], None).await?;
+            let known = known.get(user_id);
+            let mut new: Vec<(&str, Object)> = Vec::new();
+            for (kind, key) in [("master", master), ("self_signing", own)] {
+                let Some(key) = key.and_then(Value::as_object) else { continue };
+                let is_theirs = key.get("user_id").and_then(Value::as_str) == Some(user_id) && public_key(key).is_some();
+                if is_theirs && known.and_then(|k| k.get(kind)) != Some(key) {
+                    new.push((kind, key.clone()));
+                }
             }
-        }
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.cx.store.set_cross_signing_keys(user_id, &new).await?;
-        Ok(new.iter().filter_map(|(_, key)| public_key(key)).map(str::to_owned).collect())
+            if new.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.cx.store.set_cross_signing_keys(user_id, &new).await?;
+            Ok(new.iter().filter_map(|(_, key)| public_key(key)).map(str::to_owned).collect())
+        })
     }
 
     /// A device of another server's user changed (`m.device_list_update`). Must be in a writer of device lists.

@@ -1,6 +1,7 @@
 //! Leaving servers alone that do not answer, as told by table `destinations`, which all processes share.
 
 use crate::{Call, Fed, FedError};
+use types::Boxed;
 use replication::Command;
 use slog::{info, warn};
 use store::destinations::Retry;
@@ -32,20 +33,22 @@ impl Fed {
     }
 
     /// A server gave a sign of life: it may be spoken to at once.
-    pub async fn mark_up(&self, server: &str) {
-        let store = &self.0.cx.store;
-        match store.destination_retry(server).await {
-            Ok(None) => return,
-            Ok(Some(_)) => {}
-            Err(e) => return warn!(self.0.cx.log, "unknown whether a server answers"; "server" => server, "error" => %e),
-        }
-        if let Err(e) = store.set_destination_retry(server, None).await {
-            return warn!(self.0.cx.log, "not noted that a server is up"; "server" => server, "error" => %e);
-        }
-        info!(self.0.cx.log, "server is up again"; "server" => server);
-        // Nobody here may be interested.
-        let _ = self.0.up.send(server.to_owned());
-        self.0.cx.bus.send(Command::RemoteServerUp { server: server.to_owned() });
+    pub fn mark_up<'a>(&'a self, server: &'a str) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            let store = &self.0.cx.store;
+            match store.destination_retry(server).await {
+                Ok(None) => return,
+                Ok(Some(_)) => {}
+                Err(e) => return warn!(self.0.cx.log, "unknown whether a server answers"; "server" => server, "error" => %e),
+            }
+            if let Err(e) = store.set_destination_retry(server, None).await {
+                return warn!(self.0.cx.log, "not noted that a server is up"; "server" => server, "error" => %e);
+            }
+            info!(self.0.cx.log, "server is up again"; "server" => server);
+            // Nobody here may be interested.
+            let _ = self.0.up.send(server.to_owned());
+            self.0.cx.bus.send(Command::RemoteServerUp { server: server.to_owned() });
+        })
     }
 
     /// How long a server is left alone still, in milliseconds since the epoch; None if it may be spoken to.

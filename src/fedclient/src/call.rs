@@ -7,7 +7,7 @@ use httpcrate::{HeaderValue, Method, Request, header};
 use outgoing::{USER_AGENT, causes};
 use serde_json::Value;
 use std::time::Duration;
-use types::{ClientError, Error, Result};
+use types::{Boxed, ClientError, Error, Result};
 
 /// Largest answer read, in bytes: the state of the largest rooms.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
@@ -144,30 +144,32 @@ impl Fed {
     }
 
     /// As [`Fed::call`], the answer's body as it is.
-    pub async fn call_bytes(&self, call: Call<'_>) -> Result<Bytes, FedError> {
-        let destination = call.destination;
-        let config = &self.0.cx.config.federation;
-        if !config.allows(destination) || destination == self.0.signer.server_name {
-            return Err(FedError::Denied(destination.to_owned()));
-        }
-        let limiter = self.limiter(&call).await?;
-        let retries = call.retries.unwrap_or(if call.patient { config.max_long_retries } else { config.max_short_retries });
-        let mut attempt = 0;
-        let outcome = loop {
-            let outcome = self.attempt(&call).await;
-            let again = match &outcome {
-                Err(FedError::Unreachable { .. }) => true,
-                Err(FedError::Refused(e)) => e.status == 429 || e.status >= 500,
-                _ => false,
-            };
-            if !again || attempt >= retries {
-                break outcome;
+    pub fn call_bytes<'a>(&'a self, call: Call<'a>) -> Boxed<'a, Result<Bytes, FedError>> {
+        Box::pin(async move {
+            let destination = call.destination;
+            let config = &self.0.cx.config.federation;
+            if !config.allows(destination) || destination == self.0.signer.server_name {
+                return Err(FedError::Denied(destination.to_owned()));
             }
-            tokio::time::sleep(pause(attempt, call.patient, config)).await;
-            attempt += 1;
-        };
-        limiter.note(outcome.as_ref().err()).await;
-        outcome
+            let limiter = self.limiter(&call).await?;
+            let retries = call.retries.unwrap_or(if call.patient { config.max_long_retries } else { config.max_short_retries });
+            let mut attempt = 0;
+            let outcome = loop {
+                let outcome = self.attempt(&call).await;
+                let again = match &outcome {
+                    Err(FedError::Unreachable { .. }) => true,
+                    Err(FedError::Refused(e)) => e.status == 429 || e.status >= 500,
+                    _ => false,
+                };
+                if !again || attempt >= retries {
+                    break outcome;
+                }
+                tokio::time::sleep(pause(attempt, call.patient, config)).await;
+                attempt += 1;
+            };
+            limiter.note(outcome.as_ref().err()).await;
+            outcome
+        })
     }
 
     async fn attempt(&self, call: &Call<'_>) -> Result<Bytes, FedError> {

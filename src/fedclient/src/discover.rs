@@ -7,6 +7,7 @@ use hickory_resolver::proto::rr::RData;
 use std::io::{Error, ErrorKind, Result};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use types::Boxed;
 
 const DEFAULT_PORT: u16 = 8448;
 
@@ -64,20 +65,22 @@ impl Discovery {
     }
 
     /// Where a server is. Delegations and DNS answers are remembered as long as they are valid.
-    pub async fn target(&self, server: &str) -> Result<Target> {
-        if let Some(target) = Name::parse(server).plain(server) {
-            return Ok(target);
-        }
-        let delegated = self.0.well_known.delegation(server).await;
-        let server = delegated.as_deref().unwrap_or(server);
-        if let Some(target) = Name::parse(server).plain(server) {
-            return Ok(target);
-        }
-        let hosts = match self.service(server).await? {
-            Some(hosts) => hosts,
-            None => vec![(server.to_owned(), DEFAULT_PORT)],
-        };
-        Ok(Target { hosts, tls_name: server.to_owned(), host_header: server.to_owned() })
+    pub fn target<'a>(&'a self, server: &'a str) -> Boxed<'a, Result<Target>> {
+        Box::pin(async move {
+            if let Some(target) = Name::parse(server).plain(server) {
+                return Ok(target);
+            }
+            let delegated = self.0.well_known.delegation(server).await;
+            let server = delegated.as_deref().unwrap_or(server);
+            if let Some(target) = Name::parse(server).plain(server) {
+                return Ok(target);
+            }
+            let hosts = match self.service(server).await? {
+                Some(hosts) => hosts,
+                None => vec![(server.to_owned(), DEFAULT_PORT)],
+            };
+            Ok(Target { hosts, tls_name: server.to_owned(), host_header: server.to_owned() })
+        })
     }
 
     /// Hosts and ports by SRV records: the current service name, else the deprecated one.

@@ -14,7 +14,7 @@ use slog::{debug, info};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use store::server_keys::{FetchedKeys, KeyName, ServerKey};
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// Keys are written with and without padding.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -42,38 +42,40 @@ pub type Keys = HashMap<KeyName, ServerKey>;
 
 impl Fed {
     /// Those of the wanted keys that can be had and are valid when they must be.
-    pub async fn keys(&self, wanted: &[Wanted]) -> Result<Keys> {
-        let mut found = Keys::new();
-        let mut missing = self.look_up(wanted.to_vec(), &mut found).await?;
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        // One fetch at a time for each server; in order, so that two that want several do not wait for each other.
-        let servers: BTreeSet<String> = missing.iter().map(|w| w.server.clone()).collect();
-        let mut guards = Vec::new();
-        for server in &servers {
-            let lock = self.0.fetching.entry(server.clone()).or_default().clone();
-            guards.push(lock.lock_owned().await);
-        }
-        missing = self.look_up(missing, &mut found).await?;
-        for notary in &self.0.cx.config.keys.trusted_servers {
+    pub fn keys<'a>(&'a self, wanted: &'a [Wanted]) -> Boxed<'a, Result<Keys>> {
+        Box::pin(async move {
+            let mut found = Keys::new();
+            let mut missing = self.look_up(wanted.to_vec(), &mut found).await?;
             if missing.is_empty() {
-                break;
+                return Ok(found);
             }
-            match self.ask_notary(notary, &missing).await {
-                Ok(()) => missing = self.look_up(missing, &mut found).await?,
-                Err(e) => info!(self.0.cx.log, "key server did not help"; "server" => &notary.server_name, "error" => %e),
+            // One fetch at a time for each server; in order, so that two that want several do not wait for each other.
+            let servers: BTreeSet<String> = missing.iter().map(|w| w.server.clone()).collect();
+            let mut guards = Vec::new();
+            for server in &servers {
+                let lock = self.0.fetching.entry(server.clone()).or_default().clone();
+                guards.push(lock.lock_owned().await);
             }
-        }
-        if !missing.is_empty() {
-            self.ask_directly(&missing).await;
-            self.look_up(missing, &mut found).await?;
-        }
-        drop(guards);
-        for server in &servers {
-            self.0.fetching.remove_if(server, |_, lock| std::sync::Arc::strong_count(lock) == 1);
-        }
-        Ok(found)
+            missing = self.look_up(missing, &mut found).await?;
+            for notary in &self.0.cx.config.keys.trusted_servers {
+                if missing.is_empty() {
+                    break;
+                }
+                match self.ask_notary(notary, &missing).await {
+                    Ok(()) => missing = self.look_up(missing, &mut found).await?,
+                    Err(e) => info!(self.0.cx.log, "key server did not help"; "server" => &notary.server_name, "error" => %e),
+                }
+            }
+            if !missing.is_empty() {
+                self.ask_directly(&missing).await;
+                self.look_up(missing, &mut found).await?;
+            }
+            drop(guards);
+            for server in &servers {
+                self.0.fetching.remove_if(server, |_, lock| std::sync::Arc::strong_count(lock) == 1);
+            }
+            Ok(found)
+        })
     }
 
     /// Puts what is known into `found`; returns the rest.
@@ -163,12 +165,14 @@ impl Fed {
     }
 
     /// Fetches a server's keys from itself and keeps them.
-    pub async fn fetch_keys(&self, server: &str) -> Result<()> {
-        let mut call = Call::get(server, "/_matrix/key/v2/server").once(TIMEOUT);
-        call.ignore_backoff = true;
-        let answer = self.call(call).await?;
-        let keys = self.check_answer(server, &answer)?;
-        self.0.cx.store.store_server_keys(server, &[keys], self.0.cx.now_ms()).await
+    pub fn fetch_keys<'a>(&'a self, server: &'a str) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            let mut call = Call::get(server, "/_matrix/key/v2/server").once(TIMEOUT);
+            call.ignore_backoff = true;
+            let answer = self.call(call).await?;
+            let keys = self.check_answer(server, &answer)?;
+            self.0.cx.store.store_server_keys(server, &[keys], self.0.cx.now_ms()).await
+        })
     }
 
     /// What a server says of its keys, if it has signed that with all of its current keys that it signed it with, one
@@ -221,23 +225,25 @@ impl Fed {
 
     /// What is known of other servers' keys, signed by us as a key server; what is missing, too old or not valid as
     /// long as asked for is fetched first. `query`: server → key id → `minimum_valid_until_ts`; no key ids: all known.
-    pub async fn notarise(&self, query: BTreeMap<String, BTreeMap<String, Option<i64>>>) -> Result<Vec<Value>> {
-        let mut answers = BTreeSet::new();
-        let ask = |(server, ids): (String, BTreeMap<String, Option<i64>>)| {
-            let fed = self.clone();
-            async move { fed.answers(&server, &ids).await }
-        };
-        let mut fetched = futures::stream::iter(query).map(ask).buffer_unordered(AT_ONCE);
-        while let Some(found) = fetched.next().await {
-            answers.extend(found?);
-        }
-        let mut signed = Vec::new();
-        for json in answers {
-            let mut keys: Value = serde_json::from_str(&json)?;
-            self.0.signer.sign(&mut keys, &self.0.signer.notary)?;
-            signed.push(keys);
-        }
-        Ok(signed)
+    pub fn notarise(&self, query: BTreeMap<String, BTreeMap<String, Option<i64>>>) -> Boxed<'_, Result<Vec<Value>>> {
+        Box::pin(async move {
+            let mut answers = BTreeSet::new();
+            let ask = |(server, ids): (String, BTreeMap<String, Option<i64>>)| {
+                let fed = self.clone();
+                async move { fed.answers(&server, &ids).await }
+            };
+            let mut fetched = futures::stream::iter(query).map(ask).buffer_unordered(AT_ONCE);
+            while let Some(found) = fetched.next().await {
+                answers.extend(found?);
+            }
+            let mut signed = Vec::new();
+            for json in answers {
+                let mut keys: Value = serde_json::from_str(&json)?;
+                self.0.signer.sign(&mut keys, &self.0.signer.notary)?;
+                signed.push(keys);
+            }
+            Ok(signed)
+        })
     }
 
     async fn answers(&self, server: &str, ids: &BTreeMap<String, Option<i64>>) -> Result<Vec<String>> {

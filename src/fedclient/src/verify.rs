@@ -10,65 +10,69 @@ use rules::hash::signed_text;
 use serde_json::Value;
 use store::server_keys::KeyName;
 use types::canonical::{Json, Object, names_and_strings};
-use types::{Error, Result, room_version};
+use types::{Boxed, Error, Result, room_version};
 
 impl Fed {
     /// Whether `origin` signed a JSON object with a key that was valid at `valid_at_ms` (milliseconds since the epoch).
     /// 401 M_UNAUTHORIZED otherwise.
-    pub async fn verify_json(&self, origin: &str, object: &Value, valid_at_ms: i64) -> Result<()> {
-        let signatures: Vec<(&String, &str)> = object["signatures"][origin]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter_map(|(id, signature)| Some((id, signature.as_str()?)))
-            .filter(|(id, _)| id.starts_with("ed25519:"))
-            .collect();
-        if signatures.is_empty() {
-            return Err(unauthorized(format!("Not signed by {origin}")));
-        }
-        let wanted = |id: &String| Wanted { server: origin.to_owned(), key_id: id.clone(), valid_at_ms };
-        let wanted: Vec<Wanted> = signatures.iter().map(|(id, _)| wanted(id)).collect();
-        let keys = self.keys(&wanted).await?;
-        if keys.is_empty() {
-            let ids: Vec<&str> = signatures.iter().map(|(id, _)| id.as_str()).collect();
-            return Err(unauthorized(format!("Failed to find any key to satisfy: {} {}", origin, ids.join(", "))));
-        }
-        let text = signable(object)?;
-        let signed = signatures.iter().any(|(id, signature)| {
-            let key = keys.get(&KeyName(origin.to_owned(), (*id).clone()));
-            key.is_some_and(|key| is_signed(&key.key, signature, &text))
-        });
-        if signed { Ok(()) } else { Err(unauthorized(format!("Unable to verify signature for {origin}"))) }
+    pub fn verify_json<'a>(&'a self, origin: &'a str, object: &'a Value, valid_at_ms: i64) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            let signatures: Vec<(&String, &str)> = object["signatures"][origin]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(id, signature)| Some((id, signature.as_str()?)))
+                .filter(|(id, _)| id.starts_with("ed25519:"))
+                .collect();
+            if signatures.is_empty() {
+                return Err(unauthorized(format!("Not signed by {origin}")));
+            }
+            let wanted = |id: &String| Wanted { server: origin.to_owned(), key_id: id.clone(), valid_at_ms };
+            let wanted: Vec<Wanted> = signatures.iter().map(|(id, _)| wanted(id)).collect();
+            let keys = self.keys(&wanted).await?;
+            if keys.is_empty() {
+                let ids: Vec<&str> = signatures.iter().map(|(id, _)| id.as_str()).collect();
+                return Err(unauthorized(format!("Failed to find any key to satisfy: {} {}", origin, ids.join(", "))));
+            }
+            let text = signable(object)?;
+            let signed = signatures.iter().any(|(id, signature)| {
+                let key = keys.get(&KeyName(origin.to_owned(), (*id).clone()));
+                key.is_some_and(|key| is_signed(&key.key, signature, &text))
+            });
+            if signed { Ok(()) } else { Err(unauthorized(format!("Unable to verify signature for {origin}"))) }
+        })
     }
 
     /// Checks the signatures of events of one room version (spec: "Validating hashes and signatures on received
     /// events"), in their order. Keys of all of them are fetched together.
-    pub async fn verify_events(&self, version: &RoomVersionId, events: Vec<Object>) -> Result<Vec<Result<()>>> {
-        let rules = room_version::rules(version)
-            .ok_or_else(|| Error::client(400, "M_UNSUPPORTED_ROOM_VERSION", format!("Room version {version} is not known")))?;
-        let mut wanted = Vec::new();
-        for event in &events {
-            let at = made_at(event, rules.enforce_key_validity);
-            // What is misshapen fails below.
-            for server in signers(event, &rules.signatures).into_iter().flatten() {
-                wanted.extend(key_ids(event, server.as_str()).map(|id| Wanted {
-                    server: server.to_string(),
-                    key_id: id.clone(),
-                    valid_at_ms: at,
-                }));
+    pub fn verify_events<'a>(&'a self, version: &'a RoomVersionId, events: Vec<Object>) -> Boxed<'a, Result<Vec<Result<()>>>> {
+        Box::pin(async move {
+            let rules = room_version::rules(version)
+                .ok_or_else(|| Error::client(400, "M_UNSUPPORTED_ROOM_VERSION", format!("Room version {version} is not known")))?;
+            let mut wanted = Vec::new();
+            for event in &events {
+                let at = made_at(event, rules.enforce_key_validity);
+                // What is misshapen fails below.
+                for server in signers(event, &rules.signatures).into_iter().flatten() {
+                    wanted.extend(key_ids(event, server.as_str()).map(|id| Wanted {
+                        server: server.to_string(),
+                        key_id: id.clone(),
+                        valid_at_ms: at,
+                    }));
+                }
             }
-        }
-        // Each key once, with the strictest wish: a key that is fetched anew satisfies the others, too.
-        wanted.sort_by(|a, b| (&a.server, &a.key_id, b.valid_at_ms).cmp(&(&b.server, &b.key_id, a.valid_at_ms)));
-        let all = wanted.clone();
-        wanted.dedup_by(|a, b| a.server == b.server && a.key_id == b.key_id);
-        let mut keys = self.keys(&wanted).await?;
-        if keys.len() < wanted.len() {
-            // An older event may be satisfied with a key that is too old for a newer one.
-            keys.extend(self.0.cx.store.server_keys(&names(&all)).await?);
-        }
-        let check = move || events.iter().map(|e| check_event(e, &keys, &rules)).collect();
-        Ok(tokio::task::spawn_blocking(check).await?)
+            // Each key once, with the strictest wish: a key that is fetched anew satisfies the others, too.
+            wanted.sort_by(|a, b| (&a.server, &a.key_id, b.valid_at_ms).cmp(&(&b.server, &b.key_id, a.valid_at_ms)));
+            let all = wanted.clone();
+            wanted.dedup_by(|a, b| a.server == b.server && a.key_id == b.key_id);
+            let mut keys = self.keys(&wanted).await?;
+            if keys.len() < wanted.len() {
+                // An older event may be satisfied with a key that is too old for a newer one.
+                keys.extend(self.0.cx.store.server_keys(&names(&all)).await?);
+            }
+            let check = move || events.iter().map(|e| check_event(e, &keys, &rules)).collect();
+            Ok(tokio::task::spawn_blocking(check).await?)
+        })
     }
 }
 

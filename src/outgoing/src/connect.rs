@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use types::Boxed;
 
 /// A connection that takes longer to open is given up.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,15 +38,17 @@ impl Ranges {
     }
 
     /// Addresses of a host (a name, or an address without brackets) that may be connected to; never empty.
-    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>> {
-        let all: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-        let known = !all.is_empty();
-        let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| self.allows(a.ip())).collect();
-        match (allowed.is_empty(), known) {
-            (false, _) => Ok(allowed),
-            (true, true) => Err(denied(host)),
-            (true, false) => Err(Error::new(ErrorKind::NotFound, format!("{host} has no address"))),
-        }
+    pub fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, Result<Vec<SocketAddr>>> {
+        Box::pin(async move {
+            let all: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+            let known = !all.is_empty();
+            let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| self.allows(a.ip())).collect();
+            match (allowed.is_empty(), known) {
+                (false, _) => Ok(allowed),
+                (true, true) => Err(denied(host)),
+                (true, false) => Err(Error::new(ErrorKind::NotFound, format!("{host} has no address"))),
+            }
+        })
     }
 }
 

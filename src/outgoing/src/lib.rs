@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// How this server introduces itself.
 pub const USER_AGENT: &str = concat!("Plexus/", env!("CARGO_PKG_VERSION"));
@@ -157,23 +157,25 @@ impl Outgoing {
     }
 
     /// Any request. An error means that there was no (complete) answer; what the other side says is an answer.
-    pub async fn request(&self, call: Call) -> Result<Answer> {
-        let uri: Uri = call.url.parse().map_err(|_| Error::internal(format!("not a URL: {:?}", call.url)))?;
-        self.0.ranges.check_literal(uri.host().unwrap_or_default())?;
-        let mut request = Request::builder().method(call.method).uri(uri).body(Full::new(call.body))?;
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        for (name, value) in call.headers {
-            request.headers_mut().insert(name, value);
-        }
-        let client = self.client()?;
-        let answered = async {
-            let response = client.request(request).await.map_err(|e| Error::internal(causes(&e)))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, call.max_answer).collect().await.map_err(|e| Error::internal(e.to_string()))?;
-            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
-        };
-        let outcome = tokio::time::timeout(call.timeout, answered).await;
-        outcome.unwrap_or_else(|_| Err(Error::internal(format!("{}: no answer in time", call.url))))
+    pub fn request(&self, call: Call) -> Boxed<'_, Result<Answer>> {
+        Box::pin(async move {
+            let uri: Uri = call.url.parse().map_err(|_| Error::internal(format!("not a URL: {:?}", call.url)))?;
+            self.0.ranges.check_literal(uri.host().unwrap_or_default())?;
+            let mut request = Request::builder().method(call.method).uri(uri).body(Full::new(call.body))?;
+            request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+            for (name, value) in call.headers {
+                request.headers_mut().insert(name, value);
+            }
+            let client = self.client()?;
+            let answered = async {
+                let response = client.request(request).await.map_err(|e| Error::internal(causes(&e)))?;
+                let (head, body) = response.into_parts();
+                let body = Limited::new(body, call.max_answer).collect().await.map_err(|e| Error::internal(e.to_string()))?;
+                Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+            };
+            let outcome = tokio::time::timeout(call.timeout, answered).await;
+            outcome.unwrap_or_else(|_| Err(Error::internal(format!("{}: no answer in time", call.url))))
+        })
     }
 
     fn client(&self) -> Result<Client<HttpsConnector<HttpConnector<AllowedAddresses>>, Full<Bytes>>> {

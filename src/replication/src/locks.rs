@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::locks::{Lock, Mode};
 use tokio::sync::{Notify, broadcast};
-use types::Result;
+use types::{Boxed, Result};
 
 /// Read by whoever makes events in a room, written by whoever purges it. Key: room id.
 pub const NEW_EVENT_DURING_PURGE: &str = "new_event_during_purge_lock";
@@ -51,23 +51,25 @@ impl Waiters {
 
 impl Cx {
     /// The lock, as soon as it can be had.
-    pub async fn lock(&self, name: &str, key: &str, mode: Mode) -> Result<Lock> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let waiters = self.waiters.of(name, key);
-            let woken = waiters.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
-            if let Some(mut lock) = self.store.try_lock(name, key, mode).await? {
-                let (waiters, bus) = (self.waiters.clone(), self.bus.clone());
-                let (instance, name, key) = (self.instance.to_string(), name.to_owned(), key.to_owned());
-                lock.on_release(move || announce(&waiters, &bus, instance, name, key));
-                return Ok(lock);
+    pub fn lock<'a>(&'a self, name: &'a str, key: &'a str, mode: Mode) -> Boxed<'a, Result<Lock>> {
+        Box::pin(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let waiters = self.waiters.of(name, key);
+                let woken = waiters.notified();
+                tokio::pin!(woken);
+                woken.as_mut().enable();
+                if let Some(mut lock) = self.store.try_lock(name, key, mode).await? {
+                    let (waiters, bus) = (self.waiters.clone(), self.bus.clone());
+                    let (instance, name, key) = (self.instance.to_string(), name.to_owned(), key.to_owned());
+                    lock.on_release(move || announce(&waiters, &bus, instance, name, key));
+                    return Ok(lock);
+                }
+                let jitter = rand::rng().random_range(0.9..1.1);
+                let _ = tokio::time::timeout(pause.mul_f64(jitter), woken).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            let jitter = rand::rng().random_range(0.9..1.1);
-            let _ = tokio::time::timeout(pause.mul_f64(jitter), woken).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Store, Stream};
-use types::{Error, Result, credentials};
+use types::{Boxed, Error, Result, credentials};
 
 /// One attempt at a request may take this long.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,22 +83,24 @@ impl Peers {
     }
 
     /// Whether an instance is a Plexus process. One that does not answer is taken for none.
-    pub async fn is_plexus(&self, instance: &str) -> bool {
-        if let Some(known) = self.plexus.get(instance)
-            && known.1.elapsed() < KNOWN_FOR
-        {
-            return known.0;
-        }
-        let asked = self.request(instance, Method::GET, HELLO, HeaderMap::new(), Bytes::new());
-        match tokio::time::timeout(Duration::from_secs(5), asked).await {
-            Ok(Ok(answer)) => {
-                let is = answer.status == StatusCode::OK;
-                self.plexus.insert(instance.to_owned(), (is, Instant::now()));
-                is
+    pub fn is_plexus<'a>(&'a self, instance: &'a str) -> Boxed<'a, bool> {
+        Box::pin(async move {
+            if let Some(known) = self.plexus.get(instance)
+                && known.1.elapsed() < KNOWN_FOR
+            {
+                return known.0;
             }
-            // Down, perhaps restarting: what it was is the best guess.
-            _ => self.plexus.get(instance).is_some_and(|known| known.0),
-        }
+            let asked = self.request(instance, Method::GET, HELLO, HeaderMap::new(), Bytes::new());
+            match tokio::time::timeout(Duration::from_secs(5), asked).await {
+                Ok(Ok(answer)) => {
+                    let is = answer.status == StatusCode::OK;
+                    self.plexus.insert(instance.to_owned(), (is, Instant::now()));
+                    is
+                }
+                // Down, perhaps restarting: what it was is the best guess.
+                _ => self.plexus.get(instance).is_some_and(|known| known.0),
+            }
+        })
     }
 
     /// Hands a request on and returns the answer as it is. A peer that is just restarting is waited for; `repeatable`:
@@ -118,80 +120,86 @@ impl Peers {
     /// Calls a replication endpoint: `args` become path segments, `txn` adds a transaction id so that the call
     /// can be repeated. Waits until the rows the callee wrote have arrived here. Errors of the callee are
     /// passed on as they are.
-    pub async fn call(
-        &self,
-        instance: &str,
-        name: &str,
-        args: &[&str],
+    pub fn call<'a>(
+        &'a self,
+        instance: &'a str,
+        name: &'a str,
+        args: &'a [&'a str],
         txn: bool,
         mut payload: Map<String, Value>,
-    ) -> Result<Value> {
-        let txn_id = credentials::letters(10);
-        let mut parts: Vec<String> = args.iter().map(|a| outgoing::escape(a)).collect();
-        if txn {
-            parts.push(txn_id);
-        }
-        let target = format!("/_synapse/replication/{name}/{}", parts.join("/"));
-        payload.insert("_INT_STREAM_POS".into(), json!({
-            "instance_name": self.store.instance(),
-            "streams": own_positions(&self.store),
-        }));
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Bytes::from(serde_json::to_vec(&payload)?);
-        let answer = self.persistently(instance, &calling(txn), Method::POST, &target, headers, body).await?;
-        let mut value = outcome(&answer)?;
-        if let Some(positions) = value.as_object_mut().and_then(|o| o.remove("_INT_STREAM_POS")) {
-            wait_for_positions(&self.store, instance, &positions).await;
-        }
-        Ok(value)
+    ) -> Boxed<'a, Result<Value>> {
+        Box::pin(async move {
+            let txn_id = credentials::letters(10);
+            let mut parts: Vec<String> = args.iter().map(|a| outgoing::escape(a)).collect();
+            if txn {
+                parts.push(txn_id);
+            }
+            let target = format!("/_synapse/replication/{name}/{}", parts.join("/"));
+            payload.insert("_INT_STREAM_POS".into(), json!({
+                "instance_name": self.store.instance(),
+                "streams": own_positions(&self.store),
+            }));
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let body = Bytes::from(serde_json::to_vec(&payload)?);
+            let answer = self.persistently(instance, &calling(txn), Method::POST, &target, headers, body).await?;
+            let mut value = outcome(&answer)?;
+            if let Some(positions) = value.as_object_mut().and_then(|o| o.remove("_INT_STREAM_POS")) {
+                wait_for_positions(&self.store, instance, &positions).await;
+            }
+            Ok(value)
+        })
     }
 
     /// `get_repl_stream_updates`: rows of an in-memory stream (or presence) in `(from, upto]`.
-    pub async fn stream_updates(&self, instance: &str, stream: Stream, from: i64, upto: i64) -> Result<Value> {
-        let txn_id = credentials::letters(10);
-        let target = format!(
-            "/_synapse/replication/get_repl_stream_updates/{}/{txn_id}?from_token={from}&upto_token={upto}",
-            stream.name()
-        );
-        let (headers, body) = (HeaderMap::new(), Bytes::new());
-        let answer = self.persistently(instance, &calling(true), Method::GET, &target, headers, body).await?;
-        outcome(&answer)
+    pub fn stream_updates<'a>(&'a self, instance: &'a str, stream: Stream, from: i64, upto: i64) -> Boxed<'a, Result<Value>> {
+        Box::pin(async move {
+            let txn_id = credentials::letters(10);
+            let target = format!(
+                "/_synapse/replication/get_repl_stream_updates/{}/{txn_id}?from_token={from}&upto_token={upto}",
+                stream.name()
+            );
+            let (headers, body) = (HeaderMap::new(), Bytes::new());
+            let answer = self.persistently(instance, &calling(true), Method::GET, &target, headers, body).await?;
+            outcome(&answer)
+        })
     }
 
     /// Asks until there is an answer or `patience` is at its end.
-    async fn persistently(
-        &self,
-        instance: &str,
-        patience: &Patience,
+    fn persistently<'a>(
+        &'a self,
+        instance: &'a str,
+        patience: &'a Patience,
         method: Method,
-        target: &str,
+        target: &'a str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer> {
-        let (mut wait, mut losses) = (patience.first, 0);
-        loop {
-            match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
-                Ok(answer) => return Ok(answer),
-                // It is there and at work: asking again is answered by the same transaction.
-                Err(Failure::TimedOut) if patience.after_timeout => tokio::time::sleep(patience.first).await,
-                Err(failure) => {
-                    let again = match failure {
-                        Failure::Connect(_) => true,
-                        Failure::Lost(_) => {
-                            losses += 1;
-                            losses <= patience.after_loss
+    ) -> Boxed<'a, Result<Answer>> {
+        Box::pin(async move {
+            let (mut wait, mut losses) = (patience.first, 0);
+            loop {
+                match self.request(instance, method.clone(), target, headers.clone(), body.clone()).await {
+                    Ok(answer) => return Ok(answer),
+                    // It is there and at work: asking again is answered by the same transaction.
+                    Err(Failure::TimedOut) if patience.after_timeout => tokio::time::sleep(patience.first).await,
+                    Err(failure) => {
+                        let again = match failure {
+                            Failure::Connect(_) => true,
+                            Failure::Lost(_) => {
+                                losses += 1;
+                                losses <= patience.after_loss
+                            }
+                            Failure::TimedOut => false,
+                        };
+                        if !again || wait > patience.longest {
+                            return Err(unreachable(instance, &failure));
                         }
-                        Failure::TimedOut => false,
-                    };
-                    if !again || wait > patience.longest {
-                        return Err(unreachable(instance, &failure));
+                        tokio::time::sleep(wait).await;
+                        wait *= 2;
                     }
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
                 }
             }
-        }
+        })
     }
 
     async fn request(
@@ -275,10 +283,12 @@ pub fn own_positions(store: &Store) -> Map<String, Value> {
 }
 
 /// Waits (5 s a stream at most) until `instance`'s streams have come here as far as it says.
-pub async fn wait_for_positions(store: &Store, instance: &str, positions: &Value) {
-    let waits = positions.as_object().into_iter().flatten().filter_map(|(name, token)| {
-        let (stream, token) = (Stream::by_name(name)?, token.as_i64()?);
-        (stream != Stream::Federation).then(|| store.streams.wait_for(stream, instance, token, STREAM_WAIT))
-    });
-    futures::future::join_all(waits).await;
+pub fn wait_for_positions<'a>(store: &'a Store, instance: &'a str, positions: &'a Value) -> Boxed<'a, ()> {
+    Box::pin(async move {
+        let waits = positions.as_object().into_iter().flatten().filter_map(|(name, token)| {
+            let (stream, token) = (Stream::by_name(name)?, token.as_i64()?);
+            (stream != Stream::Federation).then(|| store.streams.wait_for(stream, instance, token, STREAM_WAIT))
+        });
+        futures::future::join_all(waits).await;
+    })
 }

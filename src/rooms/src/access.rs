@@ -5,7 +5,7 @@ use crate::visibility::history_visibility;
 use ruma::{OwnedEventId, RoomId, UserId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use types::{Error, Pdu, Result};
+use types::{Boxed, Error, Pdu, Result};
 
 /// How somebody is (or was) in a room.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,13 +66,15 @@ impl Rooms {
     }
 
     /// Some events of current state; missing ones are left out.
-    pub async fn current_events(&self, room_id: &RoomId, keys: &[(&str, &str)]) -> Result<CurrentEvents> {
-        let store = &self.cx.store;
-        let mut states = store.current_states(&[room_id.as_str()]).await?;
-        let Some(state) = states.remove(room_id.as_str()) else { return Ok(CurrentEvents::new()) };
-        let wanted = keys.iter().filter_map(|(k, s)| state.get(&((*k).to_owned(), (*s).to_owned())));
-        let ids: Vec<&OwnedEventId> = wanted.collect();
-        Ok(by_key(store.events(&ids).await?.into_values()))
+    pub fn current_events<'a>(&'a self, room_id: &'a RoomId, keys: &'a [(&'a str, &'a str)]) -> Boxed<'a, Result<CurrentEvents>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let mut states = store.current_states(&[room_id.as_str()]).await?;
+            let Some(state) = states.remove(room_id.as_str()) else { return Ok(CurrentEvents::new()) };
+            let wanted = keys.iter().filter_map(|(k, s)| state.get(&((*k).to_owned(), (*s).to_owned())));
+            let ids: Vec<&OwnedEventId> = wanted.collect();
+            Ok(by_key(store.events(&ids).await?.into_values()))
+        })
     }
 
     /// 404 unless the room is known here.

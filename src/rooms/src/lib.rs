@@ -63,7 +63,7 @@ use store::locks::{Lock, Mode};
 use store::{Row, Stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
-use types::{Error, Requester, Result};
+use types::{Boxed, Error, Requester, Result};
 
 /// Everything about rooms. One per process; cheap to clone.
 #[derive(Clone)]
@@ -154,15 +154,17 @@ impl Rooms {
     }
 
     /// Makes events one after the other, in one transaction: all of them or none.
-    pub async fn send_many(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
-        if !self.is_mine(room_id) {
-            return self.send_elsewhere(who, room_id, templates).await;
-        }
-        if templates.iter().any(|t| self.invites_abroad(t)) {
-            // The other server takes its time to sign, and the room goes on meanwhile.
-            return self.send_prepared(&self.cx.instance, who, room_id, &templates).await;
-        }
-        self.ask(room_id, || What::Make { who: who.clone(), templates: templates.clone() }).await
+    pub fn send_many<'a>(&'a self, who: &'a Requester, room_id: &'a RoomId, templates: Vec<Template>) -> Boxed<'a, Result<Vec<Sent>>> {
+        Box::pin(async move {
+            if !self.is_mine(room_id) {
+                return self.send_elsewhere(who, room_id, templates).await;
+            }
+            if templates.iter().any(|t| self.invites_abroad(t)) {
+                // The other server takes its time to sign, and the room goes on meanwhile.
+                return self.send_prepared(&self.cx.instance, who, room_id, &templates).await;
+            }
+            self.ask(room_id, || What::Make { who: who.clone(), templates: templates.clone() }).await
+        })
     }
 
     /// Keeps a Synapse process from deleting the room while events are made in it. None where nobody would: the

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::persist::{NewEvent, NewGroup, StateChange};
 use store::state_groups::{GroupState, MAX_HOPS};
-use types::{Error, EventFormat, InternalMetadata, Requester, Result};
+use types::{Boxed, Error, EventFormat, InternalMetadata, Requester, Result};
 
 /// An event with what is stored along with it.
 pub(crate) struct Made {
@@ -38,32 +38,34 @@ const MANY_ALLOWED: usize = 4_000;
 
 impl Rooms {
     /// Makes an event and takes it into the head. On an error the head is as before.
-    pub(crate) async fn make(&self, head: &mut Head, who: &Requester, t: &Template) -> Result<Step> {
-        let content: Map<String, Value> =
-            serde_json::from_str(t.content.get()).map_err(|_| Error::bad_json("content: must be an object"))?;
-        let is_create = t.kind == "m.room.create" && t.state_key.as_deref() == Some("");
-        if is_create && !head.tips.is_empty() {
-            return Err(Error::forbidden("Changing the room create event is forbidden"));
-        }
-        if !is_create && head.tips.is_empty() {
-            return Err(Error::forbidden("Unknown room"));
-        }
-        if t.kind != "m.room.member" && !is_create && !head.members.local.contains_key(t.sender.as_str()) {
-            return Err(not_in_room(head, t.sender.as_str()));
-        }
-        let room_id = (!is_create).then_some(head.room_id.as_str());
-        validate::new_event(&t.kind, t.state_key.as_deref(), &content, room_id, self.writing.signer.server_name.as_str())?;
-        if let Some(existing) = self.same_state(head, t, &content).await? {
-            return Ok(Step::Existing(existing));
-        }
-        let auth_ids = self.auth_ids(head, t, is_create)?;
-        let mut needed = auth_ids.clone();
-        needed.extend(head.state_id("m.room.create", "").cloned());
-        self.need(head, &needed).await?;
-        let (meta, unsigned) = self.dress(head, who, t, &content).await?;
-        let built = self.build_on(head, t, &auth_ids, meta, unsigned, is_create).await?;
-        self.authorise(head, &built)?;
-        self.finish(head, built, auth_ids).await
+    pub(crate) fn make<'a>(&'a self, head: &'a mut Head, who: &'a Requester, t: &'a Template) -> Boxed<'a, Result<Step>> {
+        Box::pin(async move {
+            let content: Map<String, Value> =
+                serde_json::from_str(t.content.get()).map_err(|_| Error::bad_json("content: must be an object"))?;
+            let is_create = t.kind == "m.room.create" && t.state_key.as_deref() == Some("");
+            if is_create && !head.tips.is_empty() {
+                return Err(Error::forbidden("Changing the room create event is forbidden"));
+            }
+            if !is_create && head.tips.is_empty() {
+                return Err(Error::forbidden("Unknown room"));
+            }
+            if t.kind != "m.room.member" && !is_create && !head.members.local.contains_key(t.sender.as_str()) {
+                return Err(not_in_room(head, t.sender.as_str()));
+            }
+            let room_id = (!is_create).then_some(head.room_id.as_str());
+            validate::new_event(&t.kind, t.state_key.as_deref(), &content, room_id, self.writing.signer.server_name.as_str())?;
+            if let Some(existing) = self.same_state(head, t, &content).await? {
+                return Ok(Step::Existing(existing));
+            }
+            let auth_ids = self.auth_ids(head, t, is_create)?;
+            let mut needed = auth_ids.clone();
+            needed.extend(head.state_id("m.room.create", "").cloned());
+            self.need(head, &needed).await?;
+            let (meta, unsigned) = self.dress(head, who, t, &content).await?;
+            let built = self.build_on(head, t, &auth_ids, meta, unsigned, is_create).await?;
+            self.authorise(head, &built)?;
+            self.finish(head, built, auth_ids).await
+        })
     }
 
     /// A state event that would change nothing is not made: the present one answers for it.
@@ -229,69 +231,71 @@ impl Rooms {
     }
 
     /// State group, chain cover, notifications; then the event becomes the head's tip.
-    async fn finish(&self, head: &mut Head, built: Built, auth_ids: Vec<OwnedEventId>) -> Result<Step> {
-        let store = &self.cx.store;
-        let Built { pdu, json, reference } = built;
-        let pdu = Arc::new(pdu);
-        let related = relation(&pdu);
-        let (push, push_thread) = self.notifications(head, &pdu, related.as_ref()).await?;
-        let place = match pdu.state_key {
-            Some(_) => head.chains.place(store, &self.writing.chains, &pdu, &auth_ids, &head.events).await?,
-            None => Placed::No,
-        };
-        let mut groups = Vec::new();
-        if head.tips.is_empty() {
-            // The state before the first event: nothing.
-            head.group = self.writing.groups.take(store).await?;
-            groups.push(NewGroup { id: head.group, event_id: pdu.event_id.clone(), prev: None, rows: Vec::new() });
-        }
-        let group = match pdu.state_key {
-            Some(_) => Some(self.writing.groups.take_above(store, head.group).await?),
-            None => None,
-        };
-        head.redact(&pdu)?;
-        // Nothing can fail from here on.
-        head.note_message(&pdu);
-        if head.tips.is_empty() {
-            head.room_id = pdu.room_id.clone();
-        }
-        let (mut delta, mut abandoned) = (Vec::new(), false);
-        if let (Some(key), Some(id)) = (&pdu.state_key, group) {
-            let before = head.members.local.len();
-            let prev = head.set_state(&pdu, key);
-            groups.push(next_group(head, id, &pdu, key));
-            // Nobody can name the group before the commit, and it never changes.
-            store.remember_group(id, Arc::new(GroupState { state: head.state.clone(), hops: head.hops }));
-            let change = StateChange {
-                kind: pdu.kind.clone(),
-                state_key: key.clone(),
-                event_id: Some(pdu.event_id.clone()),
-                prev,
-                known: None,
+    fn finish<'a>(&'a self, head: &'a mut Head, built: Built, auth_ids: Vec<OwnedEventId>) -> Boxed<'a, Result<Step>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let Built { pdu, json, reference } = built;
+            let pdu = Arc::new(pdu);
+            let related = relation(&pdu);
+            let (push, push_thread) = self.notifications(head, &pdu, related.as_ref()).await?;
+            let place = match pdu.state_key {
+                Some(_) => head.chains.place(store, &self.writing.chains, &pdu, &auth_ids, &head.events).await?,
+                None => Placed::No,
             };
-            abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned);
-            delta.push(change);
-        }
-        head.abandoned = abandoned;
-        head.tips = vec![Tip { depth: pdu.depth, reference: reference.clone(), group: Some(head.group) }];
-        if let Some(hash) = reference.hash {
-            head.hashes.insert(reference.id, hash);
-        }
-        let (chain, chain_later) = place.parts();
-        let event = NewEvent {
-            json,
-            state_group: Some(head.group),
-            auth_ids,
-            chain,
-            chain_later,
-            push,
-            staged: false,
-            push_thread,
-            relation: related.map(|r| (r.parent, r.rel_type, r.key)),
-            remote: false,
-            pdu,
-        };
-        Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned, revived: false })))
+            let mut groups = Vec::new();
+            if head.tips.is_empty() {
+                // The state before the first event: nothing.
+                head.group = self.writing.groups.take(store).await?;
+                groups.push(NewGroup { id: head.group, event_id: pdu.event_id.clone(), prev: None, rows: Vec::new() });
+            }
+            let group = match pdu.state_key {
+                Some(_) => Some(self.writing.groups.take_above(store, head.group).await?),
+                None => None,
+            };
+            head.redact(&pdu)?;
+            // Nothing can fail from here on.
+            head.note_message(&pdu);
+            if head.tips.is_empty() {
+                head.room_id = pdu.room_id.clone();
+            }
+            let (mut delta, mut abandoned) = (Vec::new(), false);
+            if let (Some(key), Some(id)) = (&pdu.state_key, group) {
+                let before = head.members.local.len();
+                let prev = head.set_state(&pdu, key);
+                groups.push(next_group(head, id, &pdu, key));
+                // Nobody can name the group before the commit, and it never changes.
+                store.remember_group(id, Arc::new(GroupState { state: head.state.clone(), hops: head.hops }));
+                let change = StateChange {
+                    kind: pdu.kind.clone(),
+                    state_key: key.clone(),
+                    event_id: Some(pdu.event_id.clone()),
+                    prev,
+                    known: None,
+                };
+                abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned);
+                delta.push(change);
+            }
+            head.abandoned = abandoned;
+            head.tips = vec![Tip { depth: pdu.depth, reference: reference.clone(), group: Some(head.group) }];
+            if let Some(hash) = reference.hash {
+                head.hashes.insert(reference.id, hash);
+            }
+            let (chain, chain_later) = place.parts();
+            let event = NewEvent {
+                json,
+                state_group: Some(head.group),
+                auth_ids,
+                chain,
+                chain_later,
+                push,
+                staged: false,
+                push_thread,
+                relation: related.map(|r| (r.parent, r.rel_type, r.key)),
+                remote: false,
+                pdu,
+            };
+            Ok(Step::Made(Box::new(Made { event, groups, delta, abandoned, revived: false })))
+        })
     }
 }
 

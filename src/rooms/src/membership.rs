@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use slog::warn;
 use std::sync::Arc;
 use store::standing::Standing;
-use types::{Error, Pdu, Requester, Result, json::raw};
+use types::{Boxed, Error, Pdu, Requester, Result, json::raw};
 
 /// What is to become of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,65 +103,67 @@ struct Before {
 
 impl Rooms {
     /// Changes a membership. What is so already stays as it is and is answered with the event that made it so.
-    pub async fn change_membership(&self, who: &Requester, room_id: &RoomId, change: Change) -> Result<Sent> {
-        let mut content = change.content.clone();
-        self.check_suspended(who, &change).await?;
-        self.check_profile(who, &mut content)?;
-        content.remove(AUTHORISED_VIA);
-        let store = &self.cx.store;
-        let mut standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
-        let turn = self.writing.turns.of(room_id);
-        let _turn = if standing.host_in_room {
-            None
-        } else {
-            // Somebody of ours may be joining just now.
-            let turn = turn.lock().await;
-            standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
-            Some(turn)
-        };
-        let membership = change.action.membership();
-        if standing.is_blocked && !matches!(membership, "leave" | "ban") {
-            return Err(Error::client(403, "M_UNKNOWN", "This room has been blocked on this server"));
-        }
-        if self.names_are_added(membership) {
-            add_names(&mut content, &standing);
-        }
-        if change.action == Action::Invite {
-            self.check_may_invite(who, &change.target).await?;
-        }
-        content.insert("membership".into(), membership.into());
-        if who.is_guest {
-            content.insert("kind".into(), "guest".into());
-        }
-        let before = self.before(&standing).await?;
-        if standing.host_in_room {
-            check_transition(change.action, before.as_ref())?;
-            if let Some(same) = same_as_before(who, &content, before.as_ref(), room_id) {
-                return Ok(same);
+    pub fn change_membership<'a>(&'a self, who: &'a Requester, room_id: &'a RoomId, change: Change) -> Boxed<'a, Result<Sent>> {
+        Box::pin(async move {
+            let mut content = change.content.clone();
+            self.check_suspended(who, &change).await?;
+            self.check_profile(who, &mut content)?;
+            content.remove(AUTHORISED_VIA);
+            let store = &self.cx.store;
+            let mut standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
+            let turn = self.writing.turns.of(room_id);
+            let _turn = if standing.host_in_room {
+                None
+            } else {
+                // Somebody of ours may be joining just now.
+                let turn = turn.lock().await;
+                standing = store.standing(room_id.as_str(), change.target.as_str()).await?;
+                Some(turn)
+            };
+            let membership = change.action.membership();
+            if standing.is_blocked && !matches!(membership, "leave" | "ban") {
+                return Err(Error::client(403, "M_UNKNOWN", "This room has been blocked on this server"));
             }
-            if change.action == Action::Join {
-                let joined = self.prepare_join(who, room_id, &change.target, &standing, before.as_ref(), &mut content).await;
-                if let Err(e) = &joined
-                    && matches!(e.errcode(), Some("M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN"))
-                {
-                    let servers = self.servers_that_can_invite(room_id).await?;
-                    if !servers.is_empty() {
-                        return self.join_through(who, room_id, &change.target, servers, content).await;
-                    }
+            if self.names_are_added(membership) {
+                add_names(&mut content, &standing);
+            }
+            if change.action == Action::Invite {
+                self.check_may_invite(who, &change.target).await?;
+            }
+            content.insert("membership".into(), membership.into());
+            if who.is_guest {
+                content.insert("kind".into(), "guest".into());
+            }
+            let before = self.before(&standing).await?;
+            if standing.host_in_room {
+                check_transition(change.action, before.as_ref())?;
+                if let Some(same) = same_as_before(who, &content, before.as_ref(), room_id) {
+                    return Ok(same);
                 }
-                joined?;
+                if change.action == Action::Join {
+                    let joined = self.prepare_join(who, room_id, &change.target, &standing, before.as_ref(), &mut content).await;
+                    if let Err(e) = &joined
+                        && matches!(e.errcode(), Some("M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN"))
+                    {
+                        let servers = self.servers_that_can_invite(room_id).await?;
+                        if !servers.is_empty() {
+                            return self.join_through(who, room_id, &change.target, servers, content).await;
+                        }
+                    }
+                    joined?;
+                }
+            } else if let Some(sent) = self.change_abroad(who, room_id, &change, &content).await? {
+                return Ok(sent);
             }
-        } else if let Some(sent) = self.change_abroad(who, room_id, &change, &content).await? {
-            return Ok(sent);
-        }
-        let mut template = Template::new(who.user_id.clone(), "m.room.member", raw(&content)?).state(change.target.as_str());
-        template.txn_id = change.txn_id;
-        template.origin_server_ts = change.origin_server_ts;
-        let sent = self.send(who, room_id, template).await?;
-        if membership == "leave" && change.target == who.user_id && self.cx.config.rooms.forget_on_leave {
-            store.forget_room(who.user_id.as_str(), room_id.as_str()).await?;
-        }
-        Ok(sent)
+            let mut template = Template::new(who.user_id.clone(), "m.room.member", raw(&content)?).state(change.target.as_str());
+            template.txn_id = change.txn_id;
+            template.origin_server_ts = change.origin_server_ts;
+            let sent = self.send(who, room_id, template).await?;
+            if membership == "leave" && change.target == who.user_id && self.cx.config.rooms.forget_on_leave {
+                store.forget_room(who.user_id.as_str(), room_id.as_str()).await?;
+            }
+            Ok(sent)
+        })
     }
 
     async fn check_suspended(&self, who: &Requester, change: &Change) -> Result<()> {

@@ -8,58 +8,60 @@ use rules::relations::THREAD;
 use std::sync::Arc;
 use store::persist::PushAction;
 use store::push_rules_of::UserRules;
-use types::{Pdu, Result};
+use types::{Boxed, Pdu, Result};
 
 /// Thread of events that are in none.
 const MAIN: &str = "main";
 
 impl Rooms {
     /// Rows for `event_push_actions`, and the thread they belong to.
-    pub(crate) async fn notifications(
-        &self,
-        head: &mut Head,
-        event: &Pdu,
-        relation: Option<&Relation>,
-    ) -> Result<(Vec<PushAction>, String)> {
-        if !self.cx.config.push.enabled {
-            return Ok((Vec::new(), MAIN.to_owned()));
-        }
-        let mut users = recipients(head, event);
-        // Bridges hear of events otherwise; nobody reads the notifications of their users.
-        let services = &self.cx.config.app_services;
-        users.retain(|(user, _)| !services.iter().any(|s| s.is_interested_in_user(user)));
-        if users.is_empty() {
-            return Ok((Vec::new(), MAIN.to_owned()));
-        }
-        let names: Vec<&str> = users.iter().map(|(u, _)| u.as_str()).collect();
-        let rules = self.cx.store.push_rules_of(&names).await?;
-        let levels = head.levels();
-        let facts = RoomFacts {
-            joined_members: head.members.joined.len() as u64,
-            sender_power: levels.of(event.sender.as_str()),
-            notification_levels: levels.notifications.clone(),
-        };
-        let evaluator = Evaluator::new(event, facts);
-        let mut actions = Vec::new();
-        for (user, display_name) in &users {
-            let Some(rules) = rules.get(user) else { continue };
-            let who = Recipient { user_id: user, display_name: display_name.as_deref() };
-            if let Some(outcome) = evaluator.run(&compiled(rules), &who) {
-                actions.push(PushAction {
-                    user_id: user.clone(),
-                    actions: outcome.actions.clone(),
-                    notify: true,
-                    highlight: outcome.highlight,
-                    unread: false,
-                });
+    pub(crate) fn notifications<'a>(
+        &'a self,
+        head: &'a mut Head,
+        event: &'a Pdu,
+        relation: Option<&'a Relation>,
+    ) -> Boxed<'a, Result<(Vec<PushAction>, String)>> {
+        Box::pin(async move {
+            if !self.cx.config.push.enabled {
+                return Ok((Vec::new(), MAIN.to_owned()));
             }
-        }
-        let thread = match relation {
-            Some(r) if r.rel_type == THREAD => r.parent.clone(),
-            Some(r) if !actions.is_empty() => self.cx.store.thread_of(&r.parent).await?.unwrap_or_else(|| MAIN.to_owned()),
-            _ => MAIN.to_owned(),
-        };
-        Ok((actions, thread))
+            let mut users = recipients(head, event);
+            // Bridges hear of events otherwise; nobody reads the notifications of their users.
+            let services = &self.cx.config.app_services;
+            users.retain(|(user, _)| !services.iter().any(|s| s.is_interested_in_user(user)));
+            if users.is_empty() {
+                return Ok((Vec::new(), MAIN.to_owned()));
+            }
+            let names: Vec<&str> = users.iter().map(|(u, _)| u.as_str()).collect();
+            let rules = self.cx.store.push_rules_of(&names).await?;
+            let levels = head.levels();
+            let facts = RoomFacts {
+                joined_members: head.members.joined.len() as u64,
+                sender_power: levels.of(event.sender.as_str()),
+                notification_levels: levels.notifications.clone(),
+            };
+            let evaluator = Evaluator::new(event, facts);
+            let mut actions = Vec::new();
+            for (user, display_name) in &users {
+                let Some(rules) = rules.get(user) else { continue };
+                let who = Recipient { user_id: user, display_name: display_name.as_deref() };
+                if let Some(outcome) = evaluator.run(&compiled(rules), &who) {
+                    actions.push(PushAction {
+                        user_id: user.clone(),
+                        actions: outcome.actions.clone(),
+                        notify: true,
+                        highlight: outcome.highlight,
+                        unread: false,
+                    });
+                }
+            }
+            let thread = match relation {
+                Some(r) if r.rel_type == THREAD => r.parent.clone(),
+                Some(r) if !actions.is_empty() => self.cx.store.thread_of(&r.parent).await?.unwrap_or_else(|| MAIN.to_owned()),
+                _ => MAIN.to_owned(),
+            };
+            Ok((actions, thread))
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use store::inbound::Standing;
 use store::persist::{NewEvent, StateChange};
-use types::{Error, EventFormat, InternalMetadata, Pdu, Result, canonical};
+use types::{Boxed, Error, EventFormat, InternalMetadata, Pdu, Result, canonical};
 
 /// An event as its maker hands it over. Its state groups are stored already.
 #[derive(Clone, Debug)]
@@ -100,24 +100,26 @@ fn id_of(event: &Value, json: &str, version: &RoomVersionId) -> Result<OwnedEven
 
 impl Rooms {
     /// Serves `send_events`: stores the events and answers with the last.
-    pub async fn persist_prepared(&self, mut body: Map<String, Value>) -> Result<Map<String, Value>> {
-        let wire: Vec<Wire> = serde_json::from_value(body.remove("events").unwrap_or_default())
-            .map_err(|e| Error::bad_json(format!("events: {e}")))?;
-        let prepared: Vec<Prepared> = wire.into_iter().map(|w| w.into_prepared(Source::Ours)).collect::<Result<_>>()?;
-        let room_id: OwnedRoomId = match prepared.first() {
-            Some(first) => first.pdu.room_id.clone(),
-            None => return Err(Error::bad_json("events: must not be empty")),
-        };
-        if prepared.iter().any(|p| p.pdu.room_id != room_id) {
-            return Err(Error::bad_json("events: must be of one room"));
-        }
-        if !self.is_mine(&room_id) {
-            return Err(Error::bad_request(format!("{room_id} is written by another process")));
-        }
-        let sent = self.ask(&room_id, || What::Take(prepared.clone())).await?;
-        let last: &Sent = sent.last().ok_or_else(|| Error::internal("no event was stored"))?;
-        let answer = json!({"stream_id": last.stream_ordering, "event_id": last.event_id});
-        Ok(answer.as_object().cloned().unwrap_or_default())
+    pub fn persist_prepared(&self, mut body: Map<String, Value>) -> Boxed<'_, Result<Map<String, Value>>> {
+        Box::pin(async move {
+            let wire: Vec<Wire> = serde_json::from_value(body.remove("events").unwrap_or_default())
+                .map_err(|e| Error::bad_json(format!("events: {e}")))?;
+            let prepared: Vec<Prepared> = wire.into_iter().map(|w| w.into_prepared(Source::Ours)).collect::<Result<_>>()?;
+            let room_id: OwnedRoomId = match prepared.first() {
+                Some(first) => first.pdu.room_id.clone(),
+                None => return Err(Error::bad_json("events: must not be empty")),
+            };
+            if prepared.iter().any(|p| p.pdu.room_id != room_id) {
+                return Err(Error::bad_json("events: must be of one room"));
+            }
+            if !self.is_mine(&room_id) {
+                return Err(Error::bad_request(format!("{room_id} is written by another process")));
+            }
+            let sent = self.ask(&room_id, || What::Take(prepared.clone())).await?;
+            let last: &Sent = sent.last().ok_or_else(|| Error::internal("no event was stored"))?;
+            let answer = json!({"stream_id": last.stream_ordering, "event_id": last.event_id});
+            Ok(answer.as_object().cloned().unwrap_or_default())
+        })
     }
 
     /// Finds out which events of a request are stored already, and gets what authorises the others.

@@ -10,53 +10,55 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use store::persist::{NewGroup, StateChange};
 use store::state_groups::{MAX_HOPS, StateMap};
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// Rounds of asking for further events at most.
 const ROUNDS: usize = 40;
 
 impl Rooms {
     /// Resolves states of a room. `hot`: events that are not committed yet (more does not hurt).
-    pub(crate) async fn resolve_states(
-        &self,
-        version: &RoomVersionId,
+    pub(crate) fn resolve_states<'a>(
+        &'a self,
+        version: &'a RoomVersionId,
         states: Vec<StateMap>,
-        hot: &HashMap<OwnedEventId, AuthEvent>,
-    ) -> Result<StateMap> {
-        let store = &self.cx.store;
-        let mut ids: Vec<&str> = states.iter().flat_map(|s| s.values()).map(|id| id.as_str()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut edges = store.auth_edges(&ids).await?;
-        for (id, event) in hot {
-            edges.entry(id.clone()).or_insert_with(|| event.pdu().auth_events.clone());
-        }
-        let plain = |s: &StateMap| s.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let states: Arc<Vec<State>> = Arc::new(states.iter().map(plain).collect());
-        let edges: Arc<AuthEdges> = Arc::new(edges);
-        let mut known = hot.clone();
-        let mut complete = false;
-        for _ in 0..ROUNDS {
-            let (version, states, edges) = (version.clone(), states.clone(), edges.clone());
-            let task = tokio::task::spawn_blocking(move || {
-                let outcome = resolve(&version, &states, &edges, &known, complete);
-                (known, outcome)
-            });
-            let (back, outcome) = task.await?;
-            known = back;
-            match outcome? {
-                Resolved::Done(state) => return Ok(state.into_iter().collect()),
-                Resolved::Needs(ids) => {
-                    let before = known.len();
-                    for (id, event) in store.events(&ids).await? {
-                        known.insert(id, AuthEvent::new(event));
+        hot: &'a HashMap<OwnedEventId, AuthEvent>,
+    ) -> Boxed<'a, Result<StateMap>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let mut ids: Vec<&str> = states.iter().flat_map(|s| s.values()).map(|id| id.as_str()).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let mut edges = store.auth_edges(&ids).await?;
+            for (id, event) in hot {
+                edges.entry(id.clone()).or_insert_with(|| event.pdu().auth_events.clone());
+            }
+            let plain = |s: &StateMap| s.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let states: Arc<Vec<State>> = Arc::new(states.iter().map(plain).collect());
+            let edges: Arc<AuthEdges> = Arc::new(edges);
+            let mut known = hot.clone();
+            let mut complete = false;
+            for _ in 0..ROUNDS {
+                let (version, states, edges) = (version.clone(), states.clone(), edges.clone());
+                let task = tokio::task::spawn_blocking(move || {
+                    let outcome = resolve(&version, &states, &edges, &known, complete);
+                    (known, outcome)
+                });
+                let (back, outcome) = task.await?;
+                known = back;
+                match outcome? {
+                    Resolved::Done(state) => return Ok(state.into_iter().collect()),
+                    Resolved::Needs(ids) => {
+                        let before = known.len();
+                        for (id, event) in store.events(&ids).await? {
+                            known.insert(id, AuthEvent::new(event));
+                        }
+                        // What the database does not have is done without.
+                        complete = known.len() == before;
                     }
-                    // What the database does not have is done without.
-                    complete = known.len() == before;
                 }
             }
-        }
-        Err(Error::internal("state resolution needs too many events"))
+            Err(Error::internal("state resolution needs too many events"))
+        })
     }
 
     /// The state where the groups meet.

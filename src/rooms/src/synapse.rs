@@ -12,42 +12,44 @@ use ruma::{OwnedEventId, RoomId};
 use rules::build::rules_of;
 use serde_json::{Map, Value, json};
 use store::persist::{NewEvent, NewGroup};
-use types::{Error, EventFormat, Requester, Result};
+use types::{Boxed, Error, EventFormat, Requester, Result};
 
 /// Tries when the room changes under us (409).
 const TRIES: u32 = 3;
 
 impl Rooms {
     /// Makes events and lets the owner store them.
-    pub(crate) async fn send_prepared(
-        &self,
-        owner: &str,
-        who: &Requester,
-        room_id: &RoomId,
-        templates: &[Template],
-    ) -> Result<Vec<Sent>> {
-        let _not_purged = self.keep_from_purge(room_id).await?;
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let mut head = self.load(room_id).await?;
-            head.chains = Chains::new(false);
-            if let [t] = templates
-                && let Some(sent) = self.sent_before(who, room_id, t).await?
-            {
-                return Ok(vec![sent]);
-            }
-            let mut made = self.prepare(&mut head, who, templates).await?;
-            for step in &mut made {
-                if let Handed::Made { made, .. } = step {
-                    self.have_invite_signed(&mut head, made).await?;
+    pub(crate) fn send_prepared<'a>(
+        &'a self,
+        owner: &'a str,
+        who: &'a Requester,
+        room_id: &'a RoomId,
+        templates: &'a [Template],
+    ) -> Boxed<'a, Result<Vec<Sent>>> {
+        Box::pin(async move {
+            let _not_purged = self.keep_from_purge(room_id).await?;
+            let mut attempt = 0;
+            loop {
+                attempt += 1;
+                let mut head = self.load(room_id).await?;
+                head.chains = Chains::new(false);
+                if let [t] = templates
+                    && let Some(sent) = self.sent_before(who, room_id, t).await?
+                {
+                    return Ok(vec![sent]);
+                }
+                let mut made = self.prepare(&mut head, who, templates).await?;
+                for step in &mut made {
+                    if let Handed::Made { made, .. } = step {
+                        self.have_invite_signed(&mut head, made).await?;
+                    }
+                }
+                match self.hand_over(owner, who, &head, made).await {
+                    Err(e) if e.status() == 409 && attempt < TRIES => {}
+                    other => return other,
                 }
             }
-            match self.hand_over(owner, who, &head, made).await {
-                Err(e) if e.status() == 409 && attempt < TRIES => {}
-                other => return other,
-            }
-        }
+        })
     }
 
     async fn sent_before(&self, who: &Requester, room_id: &RoomId, t: &Template) -> Result<Option<Sent>> {
@@ -79,57 +81,59 @@ impl Rooms {
     }
 
     /// Stores groups and notifications, then calls the owner once for all events.
-    async fn hand_over(&self, owner: &str, who: &Requester, head: &Head, steps: Vec<Handed>) -> Result<Vec<Sent>> {
-        let store = &self.cx.store;
-        let made: Vec<(&Made, i64)> = steps.iter().filter_map(Handed::made).collect();
-        let mut replaced = None;
-        if !made.is_empty() {
-            let events: Vec<&NewEvent> = made.iter().map(|(m, _)| &m.event).collect();
-            let groups: Vec<NewGroup> = made.iter().flat_map(|(m, _)| m.groups.clone()).collect();
-            store.store_ahead(&head.room_id, &groups, &events, self.cx.now_ms()).await?;
-            if !head.pending_participants.is_empty() {
-                store.note_participants(&head.room_id, &head.pending_participants).await?;
-            }
-            for (m, before) in &made {
-                self.cx.shared.set(PREV_STATE_GROUP, m.event.pdu.event_id.as_str(), before, TTL).await;
-            }
-            let wire: Vec<Value> = made.iter().map(|(m, before)| wire(who, m, *before)).collect::<Result<_>>()?;
-            let mut body = Map::new();
-            body.insert("events".into(), wire.into());
-            let stored = if owner == &*self.cx.instance {
-                self.persist_prepared(body).await.map(Value::Object)
-            } else {
-                self.cx.peers.call(owner, "send_events", &[], true, body).await
-            };
-            let answer = match stored {
-                Ok(answer) => answer,
-                Err(e) => {
-                    let ids: Vec<&str> = events.iter().map(|e| e.pdu.event_id.as_str()).collect();
-                    store.unstage(&ids).await?;
-                    return Err(e);
+    fn hand_over<'a>(&'a self, owner: &'a str, who: &'a Requester, head: &'a Head, steps: Vec<Handed>) -> Boxed<'a, Result<Vec<Sent>>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let made: Vec<(&Made, i64)> = steps.iter().filter_map(Handed::made).collect();
+            let mut replaced = None;
+            if !made.is_empty() {
+                let events: Vec<&NewEvent> = made.iter().map(|(m, _)| &m.event).collect();
+                let groups: Vec<NewGroup> = made.iter().flat_map(|(m, _)| m.groups.clone()).collect();
+                store.store_ahead(&head.room_id, &groups, &events, self.cx.now_ms()).await?;
+                if !head.pending_participants.is_empty() {
+                    store.note_participants(&head.room_id, &head.pending_participants).await?;
                 }
-            };
-            // The owner may answer with an event it had already.
-            replaced = answer.get("event_id").and_then(Value::as_str).map(str::to_owned);
-        }
-        let last_made = made.last().map(|(m, _)| m.event.pdu.event_id.clone());
-        let mut ids: Vec<OwnedEventId> = steps.iter().map(|s| s.id().clone()).collect();
-        if let (Some(other), Some(last)) = (replaced, last_made)
-            && let Some(slot) = ids.iter_mut().find(|id| **id == last)
-        {
-            *slot = other.try_into()?;
-        }
-        let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-        let orders = store.stream_orderings(&names).await?;
-        Ok(ids
-            .iter()
-            .map(|id| Sent {
-                event_id: id.clone(),
-                room_id: head.room_id.clone(),
-                stream_ordering: orders.get(id.as_str()).copied().unwrap_or_default(),
-                instance: owner.to_owned(),
-            })
-            .collect())
+                for (m, before) in &made {
+                    self.cx.shared.set(PREV_STATE_GROUP, m.event.pdu.event_id.as_str(), before, TTL).await;
+                }
+                let wire: Vec<Value> = made.iter().map(|(m, before)| wire(who, m, *before)).collect::<Result<_>>()?;
+                let mut body = Map::new();
+                body.insert("events".into(), wire.into());
+                let stored = if owner == &*self.cx.instance {
+                    self.persist_prepared(body).await.map(Value::Object)
+                } else {
+                    self.cx.peers.call(owner, "send_events", &[], true, body).await
+                };
+                let answer = match stored {
+                    Ok(answer) => answer,
+                    Err(e) => {
+                        let ids: Vec<&str> = events.iter().map(|e| e.pdu.event_id.as_str()).collect();
+                        store.unstage(&ids).await?;
+                        return Err(e);
+                    }
+                };
+                // The owner may answer with an event it had already.
+                replaced = answer.get("event_id").and_then(Value::as_str).map(str::to_owned);
+            }
+            let last_made = made.last().map(|(m, _)| m.event.pdu.event_id.clone());
+            let mut ids: Vec<OwnedEventId> = steps.iter().map(|s| s.id().clone()).collect();
+            if let (Some(other), Some(last)) = (replaced, last_made)
+                && let Some(slot) = ids.iter_mut().find(|id| **id == last)
+            {
+                *slot = other.try_into()?;
+            }
+            let names: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+            let orders = store.stream_orderings(&names).await?;
+            Ok(ids
+                .iter()
+                .map(|id| Sent {
+                    event_id: id.clone(),
+                    room_id: head.room_id.clone(),
+                    stream_ordering: orders.get(id.as_str()).copied().unwrap_or_default(),
+                    instance: owner.to_owned(),
+                })
+                .collect())
+        })
     }
 
     /// Makes a room whose writer is a Synapse process.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Client;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 impl Settings {
     /// What the configuration says about the store of this process.
@@ -44,10 +44,12 @@ impl Server {
     }
 
     /// A new connection, ready to be used.
-    pub(crate) async fn connect(&self) -> Result<Client> {
-        let client = self.ways.connect(&self.config).await?;
-        client.batch_execute(&self.session).await?;
-        Ok(client)
+    pub(crate) fn connect(&self) -> Boxed<'_, Result<Client>> {
+        Box::pin(async move {
+            let client = self.ways.connect(&self.config).await?;
+            client.batch_execute(&self.session).await?;
+            Ok(client)
+        })
     }
 }
 

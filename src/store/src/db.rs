@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// Parameters of one statement.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -35,14 +35,16 @@ impl Conn {
         Ok(s)
     }
 
-    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        let s = self.statement(sql).await?;
-        self.client.query(&s, params).await.map_err(blame)
+    pub fn query<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<Vec<Row>>> {
+        Box::pin(async move {
+            let s = self.statement(sql).await?;
+            self.client.query(&s, params).await.map_err(blame)
+        })
     }
 
     /// Prepares a statement ahead of its first use.
-    pub async fn prepare(&self, sql: &str) -> Result<()> {
-        self.statement(sql).await.map(|_| ())
+    pub fn prepare<'a>(&'a self, sql: &'a str) -> Boxed<'a, Result<()>> {
+        Box::pin(async move { self.statement(sql).await.map(|_| ()) })
     }
 
     /// The connection cannot be used any more.
@@ -50,14 +52,18 @@ impl Conn {
         self.client.is_closed()
     }
 
-    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
-        let s = self.statement(sql).await?;
-        self.client.execute(&s, params).await.map_err(blame)
+    pub fn execute<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<u64>> {
+        Box::pin(async move {
+            let s = self.statement(sql).await?;
+            self.client.execute(&s, params).await.map_err(blame)
+        })
     }
 
     /// Several statements at once, without parameters or results.
-    pub async fn batch(&self, sql: &str) -> Result<()> {
-        Ok(self.client.batch_execute(sql).await?)
+    pub fn batch<'a>(&'a self, sql: &'a str) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            Ok(self.client.batch_execute(sql).await?)
+        })
     }
 }
 
@@ -79,8 +85,10 @@ impl Manager {
     }
 
     /// Opens a connection outside the pool.
-    pub async fn open(&self) -> Result<Conn> {
-        Ok(Conn { client: self.0.connect().await?, statements: DashMap::new(), dirty: AtomicBool::new(false) })
+    pub fn open(&self) -> Boxed<'_, Result<Conn>> {
+        Box::pin(async move {
+            Ok(Conn { client: self.0.connect().await?, statements: DashMap::new(), dirty: AtomicBool::new(false) })
+        })
     }
 }
 
@@ -136,25 +144,31 @@ impl Db {
     }
 
     /// A connection of our own, outside the pool (the committer keeps one).
-    pub async fn dedicated(&self) -> Result<Conn> {
-        self.manager.open().await
+    pub fn dedicated(&self) -> Boxed<'_, Result<Conn>> {
+        Box::pin(async move {
+            self.manager.open().await
+        })
     }
 
     /// Waits up to ten seconds; after that the request is answered 503.
-    pub async fn conn(&self) -> Result<PooledConn> {
-        self.pool.get_owned().await.map_err(|e| {
-            Error::unavailable("The database is not reachable at the moment")
-                .with("detail", e.to_string())
+    pub fn conn(&self) -> Boxed<'_, Result<PooledConn>> {
+        Box::pin(async move {
+            self.pool.get_owned().await.map_err(|e| {
+                Error::unavailable("The database is not reachable at the moment")
+                    .with("detail", e.to_string())
+            })
         })
     }
 
     /// One reading statement (its own transaction). Retried once if the connection was lost.
-    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        let first = self.conn().await?.query(sql, params).await;
-        match first {
-            Err(e) if is_lost(&e) => self.conn().await?.query(sql, params).await,
-            other => other,
-        }
+    pub fn query<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<Vec<Row>>> {
+        Box::pin(async move {
+            let first = self.conn().await?.query(sql, params).await;
+            match first {
+                Err(e) if is_lost(&e) => self.conn().await?.query(sql, params).await,
+                other => other,
+            }
+        })
     }
 
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
@@ -162,22 +176,26 @@ impl Db {
     }
 
     /// One writing statement (its own transaction); retried on serialisation failures.
-    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64> {
-        let mut attempt = 0;
-        loop {
-            match self.conn().await?.execute(sql, params).await {
-                Err(e) if is_serialisation(&e) && attempt < MAX_ATTEMPTS => back_off(&mut attempt).await,
-                other => return other,
+    pub fn execute<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<u64>> {
+        Box::pin(async move {
+            let mut attempt = 0;
+            loop {
+                match self.conn().await?.execute(sql, params).await {
+                    Err(e) if is_serialisation(&e) && attempt < MAX_ATTEMPTS => back_off(&mut attempt).await,
+                    other => return other,
+                }
             }
-        }
+        })
     }
 
     /// Begins a transaction. Use [`transaction!`](crate::transaction), which retries.
-    pub async fn begin(&self, name: &'static str) -> Result<Tx> {
-        let conn = self.conn().await?;
-        conn.dirty.store(true, Ordering::Relaxed);
-        conn.client.batch_execute("BEGIN").await?;
-        Ok(Tx { conn, name, after: Vec::new(), ids: Vec::new() })
+    pub fn begin<'a>(&'a self, name: &'static str) -> Boxed<'a, Result<Tx>> {
+        Box::pin(async move {
+            let conn = self.conn().await?;
+            conn.dirty.store(true, Ordering::Relaxed);
+            conn.client.batch_execute("BEGIN").await?;
+            Ok(Tx { conn, name, after: Vec::new(), ids: Vec::new() })
+        })
     }
 }
 
@@ -242,8 +260,8 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
-        self.conn.query(sql, params).await
+    pub fn query<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<Vec<Row>>> {
+        self.conn.query(sql, params)
     }
 
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>> {
@@ -274,25 +292,29 @@ impl Tx {
     }
 
     #[doc(hidden)]
-    pub async fn commit(self) -> Result<()> {
-        self.conn.client.batch_execute("COMMIT").await?;
-        self.conn.dirty.store(false, Ordering::Relaxed);
-        drop(self.conn);
-        // Caches forget before the ids become visible to readers.
-        for f in self.after {
-            f();
-        }
-        for ids in self.ids {
-            ids.committed();
-        }
-        Ok(())
+    pub fn commit(self) -> Boxed<'static, Result<()>> {
+        Box::pin(async move {
+            self.conn.client.batch_execute("COMMIT").await?;
+            self.conn.dirty.store(false, Ordering::Relaxed);
+            drop(self.conn);
+            // Caches forget before the ids become visible to readers.
+            for f in self.after {
+                f();
+            }
+            for ids in self.ids {
+                ids.committed();
+            }
+            Ok(())
+        })
     }
 
     #[doc(hidden)]
-    pub async fn rollback(self) {
-        if self.conn.client.batch_execute("ROLLBACK").await.is_ok() {
-            self.conn.dirty.store(false, Ordering::Relaxed);
-        }
+    pub fn rollback(self) -> Boxed<'static, ()> {
+        Box::pin(async move {
+            if self.conn.client.batch_execute("ROLLBACK").await.is_ok() {
+                self.conn.dirty.store(false, Ordering::Relaxed);
+            }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{Cache, Registry, Store, Tx, transaction};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use types::Result;
+use types::{Boxed, Result};
 
 /// What every `/sync` of a device asks for.
 pub(crate) struct KeyCaches {
@@ -62,44 +62,46 @@ type OwnSignatures = HashMap<UserDevice, Vec<(String, String)>>;
 
 impl Store {
     /// Keys of all devices of `users` and of single `devices`. `with_keyless`: devices that uploaded none, too.
-    pub async fn device_keys(
-        &self,
-        users: &[String],
-        devices: &[UserDevice],
+    pub fn device_keys<'a>(
+        &'a self,
+        users: &'a [String],
+        devices: &'a [UserDevice],
         with_keyless: bool,
-    ) -> Result<KeysByDevice> {
-        let join = if with_keyless { "LEFT" } else { "INNER" };
-        let sql = format!(
-            "SELECT d.user_id, d.device_id, d.display_name, k.key_json
-             FROM devices d {join} JOIN e2e_device_keys_json k USING (user_id, device_id)
-             WHERE NOT COALESCE(d.hidden, false)
-               AND (d.user_id = ANY($1) OR (d.user_id, d.device_id) IN
-                    (SELECT * FROM unnest($2::text[], $3::text[])))"
-        );
-        let signatures = "
-            SELECT target_user_id, target_device_id, key_id, signature FROM e2e_cross_signing_signatures
-            WHERE user_id = target_user_id
-              AND (target_user_id = ANY($1) OR (target_user_id, target_device_id) IN
-                   (SELECT * FROM unnest($2::text[], $3::text[])))";
-        let (of_users, of_devices): (Vec<&str>, Vec<&str>) =
-            devices.iter().map(|(u, d)| (u.as_str(), d.as_str())).unzip();
-        let params: crate::Params<'_> = &[&users, &of_users, &of_devices];
-        let (rows, signatures) = futures::try_join!(self.db.query(&sql, params), self.db.query(signatures, params))?;
-        let mut by_device = OwnSignatures::new();
-        for row in signatures {
-            by_device.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3)));
-        }
-        let mut result = KeysByDevice::new();
-        for row in rows {
-            let (user, device): UserDevice = (row.get(0), row.get(1));
-            let mut keys = row.get::<_, Option<&str>>(3).map(serde_json::from_str::<Map<String, Value>>).transpose()?;
-            if let (Some(keys), Some(signatures)) = (&mut keys, by_device.remove(&(user.clone(), device.clone()))) {
-                merge_signatures(keys, &user, signatures);
+    ) -> Boxed<'a, Result<KeysByDevice>> {
+        Box::pin(async move {
+            let join = if with_keyless { "LEFT" } else { "INNER" };
+            let sql = format!(
+                "SELECT d.user_id, d.device_id, d.display_name, k.key_json
+                 FROM devices d {join} JOIN e2e_device_keys_json k USING (user_id, device_id)
+                 WHERE NOT COALESCE(d.hidden, false)
+                   AND (d.user_id = ANY($1) OR (d.user_id, d.device_id) IN
+                        (SELECT * FROM unnest($2::text[], $3::text[])))"
+            );
+            let signatures = "
+                SELECT target_user_id, target_device_id, key_id, signature FROM e2e_cross_signing_signatures
+                WHERE user_id = target_user_id
+                  AND (target_user_id = ANY($1) OR (target_user_id, target_device_id) IN
+                       (SELECT * FROM unnest($2::text[], $3::text[])))";
+            let (of_users, of_devices): (Vec<&str>, Vec<&str>) =
+                devices.iter().map(|(u, d)| (u.as_str(), d.as_str())).unzip();
+            let params: crate::Params<'_> = &[&users, &of_users, &of_devices];
+            let (rows, signatures) = futures::try_join!(self.db.query(&sql, params), self.db.query(signatures, params))?;
+            let mut by_device = OwnSignatures::new();
+            for row in signatures {
+                by_device.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3)));
             }
-            let keys = DeviceKeys { display_name: row.get(2), keys };
-            result.entry(user).or_default().insert(device, keys);
-        }
-        Ok(result)
+            let mut result = KeysByDevice::new();
+            for row in rows {
+                let (user, device): UserDevice = (row.get(0), row.get(1));
+                let mut keys = row.get::<_, Option<&str>>(3).map(serde_json::from_str::<Map<String, Value>>).transpose()?;
+                if let (Some(keys), Some(signatures)) = (&mut keys, by_device.remove(&(user.clone(), device.clone()))) {
+                    merge_signatures(keys, &user, signatures);
+                }
+                let keys = DeviceKeys { display_name: row.get(2), keys };
+                result.entry(user).or_default().insert(device, keys);
+            }
+            Ok(result)
+        })
     }
 
     /// Stores a device's identity keys; false if they were the same before.

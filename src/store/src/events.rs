@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use types::canonical::{self, Json};
-use types::{InternalMetadata, Pdu, Result, room_version};
+use types::{Boxed, InternalMetadata, Pdu, Result, room_version};
 
 /// Events by id.
 pub type Events = HashMap<OwnedEventId, Arc<Pdu>>;
@@ -77,28 +77,30 @@ impl Store {
         self.event_cache.forget(id);
     }
 
-    async fn load_events(&self, ids: &[&str]) -> Result<Vec<Arc<Pdu>>> {
-        let params: Params<'_> = &[&ids];
-        let (rows, redactions) =
-            futures::try_join!(self.db.query(SELECT_EVENTS, params), self.db.query(SELECT_REDACTIONS, params))?;
-        let mut events = Vec::with_capacity(rows.len());
-        for row in &rows {
-            events.push(parse_row(row)?);
-        }
-        if !redactions.is_empty() {
-            let by: Vec<&str> = redactions.iter().map(|r| r.get(0)).collect();
-            let by: Vec<Pdu> =
-                self.db.query(SELECT_EVENTS, &[&by]).await?.iter().map(parse_row).collect::<Result<_>>()?;
-            let by: HashMap<String, Arc<Pdu>> = by.into_iter().map(|e| (e.event_id.to_string(), Arc::new(e))).collect();
-            for event in &mut events {
-                let mine = redactions.iter().filter(|r| r.get::<_, &str>(1) == event.event_id.as_str());
-                let because = mine.filter_map(|r| by.get(r.get::<_, &str>(0))).find(|r| redaction_applies(r, event));
-                if let Some(because) = because.cloned() {
-                    redact(event, because)?;
+    fn load_events<'a>(&'a self, ids: &'a [&'a str]) -> Boxed<'a, Result<Vec<Arc<Pdu>>>> {
+        Box::pin(async move {
+            let params: Params<'_> = &[&ids];
+            let (rows, redactions) =
+                futures::try_join!(self.db.query(SELECT_EVENTS, params), self.db.query(SELECT_REDACTIONS, params))?;
+            let mut events = Vec::with_capacity(rows.len());
+            for row in &rows {
+                events.push(parse_row(row)?);
+            }
+            if !redactions.is_empty() {
+                let by: Vec<&str> = redactions.iter().map(|r| r.get(0)).collect();
+                let by: Vec<Pdu> =
+                    self.db.query(SELECT_EVENTS, &[&by]).await?.iter().map(parse_row).collect::<Result<_>>()?;
+                let by: HashMap<String, Arc<Pdu>> = by.into_iter().map(|e| (e.event_id.to_string(), Arc::new(e))).collect();
+                for event in &mut events {
+                    let mine = redactions.iter().filter(|r| r.get::<_, &str>(1) == event.event_id.as_str());
+                    let because = mine.filter_map(|r| by.get(r.get::<_, &str>(0))).find(|r| redaction_applies(r, event));
+                    if let Some(because) = because.cloned() {
+                        redact(event, because)?;
+                    }
                 }
             }
-        }
-        Ok(events.into_iter().map(Arc::new).collect())
+            Ok(events.into_iter().map(Arc::new).collect())
+        })
     }
 }
 

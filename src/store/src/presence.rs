@@ -1,7 +1,7 @@
 //! `presence_stream`: what the presence writer keeps of users' presence.
 
 use crate::{PresenceRow, Row, Store, Stream, transaction};
-use types::Result;
+use types::{Boxed, Result};
 
 const COLUMNS: &str = "user_id, state, last_active_ts, last_federation_update_ts, last_user_sync_ts, status_msg,
                        currently_active";
@@ -48,29 +48,31 @@ impl Store {
     }
 
     /// Replaces the rows of these users, each under an id of its own; returns the last id.
-    pub async fn put_presence(&self, states: &[PresenceRow]) -> Result<Option<i64>> {
-        if states.is_empty() {
-            return Ok(None);
-        }
-        let users: Vec<&str> = states.iter().map(|s| s.user_id.as_str()).collect();
-        let state: Vec<&str> = states.iter().map(|s| s.state.as_str()).collect();
-        let active: Vec<i64> = states.iter().map(|s| s.last_active_ts).collect();
-        let federated: Vec<i64> = states.iter().map(|s| s.last_federation_update_ts).collect();
-        let synced: Vec<i64> = states.iter().map(|s| s.last_user_sync_ts).collect();
-        let status: Vec<Option<&str>> = states.iter().map(|s| s.status_msg.as_deref()).collect();
-        let currently: Vec<bool> = states.iter().map(|s| s.currently_active).collect();
-        transaction!(self, "update_presence", |tx| {
-            let ids = tx.next_n(&self.streams, Stream::Presence, states.len()).await?;
-            tx.run("DELETE FROM presence_stream WHERE user_id = ANY($1)", &[&users]).await?;
-            tx.run(
-                INSERT,
-                &[&ids, &users, &state, &active, &federated, &synced, &status, &currently, &self.instance()],
-            )
-            .await?;
-            for (id, s) in ids.iter().zip(states) {
-                tx.announce(Stream::Presence, *id, Row::Presence(s.clone()));
+    pub fn put_presence<'a>(&'a self, states: &'a [PresenceRow]) -> Boxed<'a, Result<Option<i64>>> {
+        Box::pin(async move {
+            if states.is_empty() {
+                return Ok(None);
             }
-            Ok(ids.last().copied())
+            let users: Vec<&str> = states.iter().map(|s| s.user_id.as_str()).collect();
+            let state: Vec<&str> = states.iter().map(|s| s.state.as_str()).collect();
+            let active: Vec<i64> = states.iter().map(|s| s.last_active_ts).collect();
+            let federated: Vec<i64> = states.iter().map(|s| s.last_federation_update_ts).collect();
+            let synced: Vec<i64> = states.iter().map(|s| s.last_user_sync_ts).collect();
+            let status: Vec<Option<&str>> = states.iter().map(|s| s.status_msg.as_deref()).collect();
+            let currently: Vec<bool> = states.iter().map(|s| s.currently_active).collect();
+            transaction!(self, "update_presence", |tx| {
+                let ids = tx.next_n(&self.streams, Stream::Presence, states.len()).await?;
+                tx.run("DELETE FROM presence_stream WHERE user_id = ANY($1)", &[&users]).await?;
+                tx.run(
+                    INSERT,
+                    &[&ids, &users, &state, &active, &federated, &synced, &status, &currently, &self.instance()],
+                )
+                .await?;
+                for (id, s) in ids.iter().zip(states) {
+                    tx.announce(Stream::Presence, *id, Row::Presence(s.clone()));
+                }
+                Ok(ids.last().copied())
+            })
         })
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use types::Result;
+use types::{Boxed, Result};
 
 /// A row of `push_rules`.
 #[derive(Clone, Debug)]
@@ -39,29 +39,31 @@ fn list(text: &str) -> Vec<Value> {
 
 impl Store {
     /// Rules of users; each of them has an entry.
-    pub async fn push_rules_of(&self, users: &[&str]) -> Result<HashMap<String, Arc<UserRules>>> {
-        let cache = &self.writer_caches.push_rules;
-        let mut found = HashMap::with_capacity(users.len());
-        let mut missing = Vec::new();
-        for user in users {
-            match cache.get(*user) {
-                Some(rules) => {
-                    found.insert((*user).to_owned(), rules);
+    pub fn push_rules_of<'a>(&'a self, users: &'a [&'a str]) -> Boxed<'a, Result<HashMap<String, Arc<UserRules>>>> {
+        Box::pin(async move {
+            let cache = &self.writer_caches.push_rules;
+            let mut found = HashMap::with_capacity(users.len());
+            let mut missing = Vec::new();
+            for user in users {
+                match cache.get(*user) {
+                    Some(rules) => {
+                        found.insert((*user).to_owned(), rules);
+                    }
+                    None => missing.push((*user, cache.stamp(*user))),
                 }
-                None => missing.push((*user, cache.stamp(*user))),
             }
-        }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let names: Vec<&str> = missing.iter().map(|(u, _)| *u).collect();
-        let mut loaded = self.load_push_rules(&names).await?;
-        for (user, stamp) in missing {
-            let rules = Arc::new(loaded.remove(user).unwrap_or_default());
-            cache.put_since(stamp, user.to_owned(), rules.clone());
-            found.insert(user.to_owned(), rules);
-        }
-        Ok(found)
+            if missing.is_empty() {
+                return Ok(found);
+            }
+            let names: Vec<&str> = missing.iter().map(|(u, _)| *u).collect();
+            let mut loaded = self.load_push_rules(&names).await?;
+            for (user, stamp) in missing {
+                let rules = Arc::new(loaded.remove(user).unwrap_or_default());
+                cache.put_since(stamp, user.to_owned(), rules.clone());
+                found.insert(user.to_owned(), rules);
+            }
+            Ok(found)
+        })
     }
 
     async fn load_push_rules(&self, users: &[&str]) -> Result<HashMap<String, UserRules>> {

@@ -4,7 +4,7 @@
 use crate::{Cache, Store, WireKey, transaction};
 use serde_json::Value;
 use std::collections::HashMap;
-use types::Result;
+use types::{Boxed, Result};
 
 /// (server, key id). On the wire both travel as the JSON of a pair, in one text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,35 +56,37 @@ pub(crate) type ServerKeyCache = Cache<KeyName, ServerKey>;
 
 impl Store {
     /// Those of the wanted keys that are known.
-    pub async fn server_keys(&self, wanted: &[KeyName]) -> Result<HashMap<KeyName, ServerKey>> {
-        let cache = &self.federation.server_keys;
-        let mut found = HashMap::new();
-        let mut missing = Vec::new();
-        for name in wanted {
-            match cache.get(name) {
-                Some(key) => drop(found.insert(name.clone(), key)),
-                None => missing.push((name, cache.stamp(name))),
+    pub fn server_keys<'a>(&'a self, wanted: &'a [KeyName]) -> Boxed<'a, Result<HashMap<KeyName, ServerKey>>> {
+        Box::pin(async move {
+            let cache = &self.federation.server_keys;
+            let mut found = HashMap::new();
+            let mut missing = Vec::new();
+            for name in wanted {
+                match cache.get(name) {
+                    Some(key) => drop(found.insert(name.clone(), key)),
+                    None => missing.push((name, cache.stamp(name))),
+                }
             }
-        }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let servers: Vec<&str> = missing.iter().map(|(n, _)| n.0.as_str()).collect();
-        let ids: Vec<&str> = missing.iter().map(|(n, _)| n.1.as_str()).collect();
-        let sql = "SELECT DISTINCT ON (server_name, key_id) server_name, key_id, key_json, ts_valid_until_ms
-                   FROM server_keys_json
-                   WHERE (server_name, key_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-                   ORDER BY server_name, key_id, ts_added_ms DESC";
-        for row in self.db.query(sql, &[&servers, &ids]).await? {
-            let name = KeyName(row.get(0), row.get(1));
-            let Some(key) = key_in(row.get(2), &name.1) else { continue };
-            let key = ServerKey { key, valid_until_ms: row.get::<_, Option<i64>>(3).unwrap_or(0) };
-            if let Some((_, stamp)) = missing.iter().find(|(n, _)| **n == name) {
-                cache.put_since(*stamp, name.clone(), key.clone());
+            if missing.is_empty() {
+                return Ok(found);
             }
-            found.insert(name, key);
-        }
-        Ok(found)
+            let servers: Vec<&str> = missing.iter().map(|(n, _)| n.0.as_str()).collect();
+            let ids: Vec<&str> = missing.iter().map(|(n, _)| n.1.as_str()).collect();
+            let sql = "SELECT DISTINCT ON (server_name, key_id) server_name, key_id, key_json, ts_valid_until_ms
+                       FROM server_keys_json
+                       WHERE (server_name, key_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+                       ORDER BY server_name, key_id, ts_added_ms DESC";
+            for row in self.db.query(sql, &[&servers, &ids]).await? {
+                let name = KeyName(row.get(0), row.get(1));
+                let Some(key) = key_in(row.get(2), &name.1) else { continue };
+                let key = ServerKey { key, valid_until_ms: row.get::<_, Option<i64>>(3).unwrap_or(0) };
+                if let Some((_, stamp)) = missing.iter().find(|(n, _)| **n == name) {
+                    cache.put_since(*stamp, name.clone(), key.clone());
+                }
+                found.insert(name, key);
+            }
+            Ok(found)
+        })
     }
 
     /// The latest answer for each of these keys of a server, or for all it has.
@@ -101,40 +103,42 @@ impl Store {
     }
 
     /// Keeps what `from` (the server itself or a notary) answered.
-    pub async fn store_server_keys(&self, from: &str, fetched: &[FetchedKeys], now_ms: i64) -> Result<()> {
-        let all = || fetched.iter().flat_map(|f| f.keys.iter().map(move |(id, key)| (f, id, key)));
-        let servers: Vec<&str> = all().map(|(f, _, _)| f.server_name.as_str()).collect();
-        let ids: Vec<&str> = all().map(|(_, id, _)| id.as_str()).collect();
-        let until: Vec<i64> = all().map(|(_, _, key)| key.valid_until_ms).collect();
-        let raw: Vec<&[u8]> = all().map(|(f, id, _)| f.raw.get(id).map(Vec::as_slice).unwrap_or_default()).collect();
-        let json: Vec<&[u8]> = all().map(|(f, _, _)| f.json.as_bytes()).collect();
-        let mut forget = Vec::new();
-        for (f, id, _) in all() {
-            let name = KeyName(f.server_name.clone(), id.clone());
-            forget.push((self.federation.server_keys.name().to_owned(), Some(name.to_wire())));
-            forget.push(("get_server_key_json_for_remote".to_owned(), Some(vec![name.0, name.1])));
-        }
-        transaction!(self, "store_server_keys_response", |tx| {
-            tx.run(
-                "INSERT INTO server_signature_keys
-                     (server_name, key_id, from_server, ts_added_ms, ts_valid_until_ms, verify_key)
-                 SELECT s, k, $3, $4, u, v FROM unnest($1::text[], $2::text[], $5::bigint[], $6::bytea[]) AS t(s, k, u, v)
-                 ON CONFLICT (server_name, key_id) DO UPDATE SET from_server = EXCLUDED.from_server,
-                     ts_added_ms = EXCLUDED.ts_added_ms, ts_valid_until_ms = EXCLUDED.ts_valid_until_ms,
-                     verify_key = EXCLUDED.verify_key",
-                &[&servers, &ids, &from, &now_ms, &until, &raw],
-            )
-            .await?;
-            tx.run(
-                "INSERT INTO server_keys_json
-                     (server_name, key_id, from_server, ts_added_ms, ts_valid_until_ms, key_json)
-                 SELECT s, k, $3, $4, u, j FROM unnest($1::text[], $2::text[], $5::bigint[], $6::bytea[]) AS t(s, k, u, j)
-                 ON CONFLICT (server_name, key_id, from_server) DO UPDATE SET ts_added_ms = EXCLUDED.ts_added_ms,
-                     ts_valid_until_ms = EXCLUDED.ts_valid_until_ms, key_json = EXCLUDED.key_json",
-                &[&servers, &ids, &from, &now_ms, &until, &json],
-            )
-            .await?;
-            tx.forget_many(self, forget.clone()).await
+    pub fn store_server_keys<'a>(&'a self, from: &'a str, fetched: &'a [FetchedKeys], now_ms: i64) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            let all = || fetched.iter().flat_map(|f| f.keys.iter().map(move |(id, key)| (f, id, key)));
+            let servers: Vec<&str> = all().map(|(f, _, _)| f.server_name.as_str()).collect();
+            let ids: Vec<&str> = all().map(|(_, id, _)| id.as_str()).collect();
+            let until: Vec<i64> = all().map(|(_, _, key)| key.valid_until_ms).collect();
+            let raw: Vec<&[u8]> = all().map(|(f, id, _)| f.raw.get(id).map(Vec::as_slice).unwrap_or_default()).collect();
+            let json: Vec<&[u8]> = all().map(|(f, _, _)| f.json.as_bytes()).collect();
+            let mut forget = Vec::new();
+            for (f, id, _) in all() {
+                let name = KeyName(f.server_name.clone(), id.clone());
+                forget.push((self.federation.server_keys.name().to_owned(), Some(name.to_wire())));
+                forget.push(("get_server_key_json_for_remote".to_owned(), Some(vec![name.0, name.1])));
+            }
+            transaction!(self, "store_server_keys_response", |tx| {
+                tx.run(
+                    "INSERT INTO server_signature_keys
+                         (server_name, key_id, from_server, ts_added_ms, ts_valid_until_ms, verify_key)
+                     SELECT s, k, $3, $4, u, v FROM unnest($1::text[], $2::text[], $5::bigint[], $6::bytea[]) AS t(s, k, u, v)
+                     ON CONFLICT (server_name, key_id) DO UPDATE SET from_server = EXCLUDED.from_server,
+                         ts_added_ms = EXCLUDED.ts_added_ms, ts_valid_until_ms = EXCLUDED.ts_valid_until_ms,
+                         verify_key = EXCLUDED.verify_key",
+                    &[&servers, &ids, &from, &now_ms, &until, &raw],
+                )
+                .await?;
+                tx.run(
+                    "INSERT INTO server_keys_json
+                         (server_name, key_id, from_server, ts_added_ms, ts_valid_until_ms, key_json)
+                     SELECT s, k, $3, $4, u, j FROM unnest($1::text[], $2::text[], $5::bigint[], $6::bytea[]) AS t(s, k, u, j)
+                     ON CONFLICT (server_name, key_id, from_server) DO UPDATE SET ts_added_ms = EXCLUDED.ts_added_ms,
+                         ts_valid_until_ms = EXCLUDED.ts_valid_until_ms, key_json = EXCLUDED.key_json",
+                    &[&servers, &ids, &from, &now_ms, &until, &json],
+                )
+                .await?;
+                tx.forget_many(self, forget.clone()).await
+            })
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::Store;
 use ruma::{EventId, OwnedEventId, RoomId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// State: (type, state key) → event. Cheap to clone and to change.
 pub type StateMap = imbl::OrdMap<(String, String), OwnedEventId>;
@@ -33,8 +33,10 @@ const ROWS: &str =
 
 impl Store {
     /// The state a group stands for. Groups never change, so the cache never needs to forget one.
-    pub async fn state_of_group(&self, group: i64) -> Result<Arc<GroupState>> {
-        self.writer_caches.groups.get_or_load(&group, self.load_group(group)).await
+    pub fn state_of_group(&self, group: i64) -> Boxed<'_, Result<Arc<GroupState>>> {
+        Box::pin(async move {
+            self.writer_caches.groups.get_or_load(&group, self.load_group(group)).await
+        })
     }
 
     async fn load_group(&self, group: i64) -> Result<Arc<GroupState>> {

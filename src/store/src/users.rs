@@ -3,7 +3,7 @@
 use crate::{Store, Tx, transaction};
 use ruma::UserId;
 use std::sync::Arc;
-use types::{Error, Result};
+use types::{Boxed, Error, Result};
 
 /// A row of `users`, without the password hash.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,12 +118,14 @@ fn taken() -> Error {
 
 impl Store {
     /// An account, if it exists.
-    pub async fn user(&self, user_id: &str) -> Result<Option<Arc<User>>> {
-        let load = async {
-            let row = self.db.query_opt(SELECT_USER, &[&user_id]).await?;
-            Ok(row.as_ref().map(parse).map(Arc::new))
-        };
-        self.accounts.users.get_or_load(user_id, load).await
+    pub fn user<'a>(&'a self, user_id: &'a str) -> Boxed<'a, Result<Option<Arc<User>>>> {
+        Box::pin(async move {
+            let load = async {
+                let row = self.db.query_opt(SELECT_USER, &[&user_id]).await?;
+                Ok(row.as_ref().map(parse).map(Arc::new))
+            };
+            self.accounts.users.get_or_load(user_id, load).await
+        })
     }
 
     /// True for administrators of this server.

@@ -22,5 +22,10 @@ pub use ruma::{
 };
 pub use stream_token::{MultiToken, RoomToken, StreamToken};
 
+/// A future behind a pointer. A plain function that returns one is compiled once, in its own crate; the body of an
+/// `async fn` is compiled again in each crate that awaits it, with all that it awaits. So what many crates call and what
+/// pulls in a large library (the pool, HTTP clients, DNS) is boxed.
+pub type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Name of the main process in `stream_writers`, in `instance_name` columns and on the wire.
 pub const MASTER: &str = "master";

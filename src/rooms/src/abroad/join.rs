@@ -12,7 +12,7 @@ use rules::proposal::outgoing;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
-use types::{Error, Requester, Result};
+use types::{Boxed, Error, Requester, Result};
 
 /// Answer of `send_join`.
 #[derive(Deserialize)]
@@ -58,22 +58,24 @@ impl Rooms {
         }
     }
 
-    async fn send_join(&self, server: &ServerName, proposed: &Proposed) -> Result<RemoteRoom> {
-        let pdu = &proposed.built.pdu;
-        let event = outgoing(&proposed.built.json)?;
-        let args = [pdu.room_id.as_str(), pdu.event_id.as_str()];
-        let v2 = format!("{}?omit_members=false", path("v2/send_join", &args));
-        let answer = match self.fed.put(server.as_str(), &v2, &event).await {
-            Err(e) if e.is_unrecognized() => {
-                let v1 = path("v1/send_join", &args);
-                // [200, answer]
-                let mut answer = self.fed.put(server.as_str(), &v1, &event).await.map_err(unanswered)?;
-                answer.get_mut(1).map(Value::take).unwrap_or_default()
-            }
-            other => other.map_err(unanswered)?,
-        };
-        let answer: Answer = serde_json::from_value(answer).map_err(|e| bad_answer(server, &e.to_string()))?;
-        self.check_joined(server, proposed, answer).await
+    fn send_join<'a>(&'a self, server: &'a ServerName, proposed: &'a Proposed) -> Boxed<'a, Result<RemoteRoom>> {
+        Box::pin(async move {
+            let pdu = &proposed.built.pdu;
+            let event = outgoing(&proposed.built.json)?;
+            let args = [pdu.room_id.as_str(), pdu.event_id.as_str()];
+            let v2 = format!("{}?omit_members=false", path("v2/send_join", &args));
+            let answer = match self.fed.put(server.as_str(), &v2, &event).await {
+                Err(e) if e.is_unrecognized() => {
+                    let v1 = path("v1/send_join", &args);
+                    // [200, answer]
+                    let mut answer = self.fed.put(server.as_str(), &v1, &event).await.map_err(unanswered)?;
+                    answer.get_mut(1).map(Value::take).unwrap_or_default()
+                }
+                other => other.map_err(unanswered)?,
+            };
+            let answer: Answer = serde_json::from_value(answer).map_err(|e| bad_answer(server, &e.to_string()))?;
+            self.check_joined(server, proposed, answer).await
+        })
     }
 
     /// Signatures, hashes, and that the room is the one we meant to join.

@@ -7,7 +7,7 @@ use rules::AuthEvent;
 use rules::build::rules_of;
 use std::sync::Arc;
 use store::persist::NewGroup;
-use types::{Error, OwnedEventId, Pdu, Result};
+use types::{Boxed, Error, OwnedEventId, Pdu, Result};
 
 /// What another server answered to `send_join`, with signatures and hashes checked.
 pub struct RemoteRoom {
@@ -22,27 +22,29 @@ pub struct RemoteRoom {
 impl Rooms {
     /// Stores a room joined through another server: its state and what authorises it, then the join. 502 if the
     /// answer is no room, or does not allow the join.
-    pub async fn accept_room(&self, room: RemoteRoom) -> Result<Sent> {
-        let Incoming { pdu, json, .. } = room.join;
-        let room_id = pdu.room_id.clone();
-        let rules = rules_of(&room.version)?.authorization;
-        let (state, chain) = (room.state, room.auth_chain);
-        let ids: Vec<OwnedEventId> = state.iter().map(|e| e.pdu.event_id.clone()).collect();
-        let create = chain.iter().chain(&state).find(|e| e.pdu.is_state_of("m.room.create", ""));
-        let creator = create.map(|e| e.pdu.sender.to_string()).ok_or_else(|| unusable("no create event"))?;
-        self.cx.store.know_room(&room_id, &room.version, &creator).await?;
-        let known = self.take_outliers(&room_id, &room.version, chain.into_iter().chain(state).collect()).await?;
-        let before = state_of(&ids, &known);
-        let event = AuthEvent::new(Arc::new(pdu.clone()));
-        let at = |kind: &str, key: &str| known.get(before.get(&(kind.to_owned(), key.to_owned()))?).cloned();
-        rules::auth::check(&event, &rules, at).map_err(|e| unusable(&e.to_string()))?;
-        let (group, base) = self.store_state(&room_id, &pdu, &before, None).await?;
-        let sent = self.hand_remote(&room_id, vec![remote(pdu, json, Some(group), Some(base))], false).await?;
-        if let Some(actor) = self.writing.actors.get(&room_id) {
-            // What the room knew of its members is from before.
-            actor.outdate();
-        }
-        Ok(sent)
+    pub fn accept_room(&self, room: RemoteRoom) -> Boxed<'_, Result<Sent>> {
+        Box::pin(async move {
+            let Incoming { pdu, json, .. } = room.join;
+            let room_id = pdu.room_id.clone();
+            let rules = rules_of(&room.version)?.authorization;
+            let (state, chain) = (room.state, room.auth_chain);
+            let ids: Vec<OwnedEventId> = state.iter().map(|e| e.pdu.event_id.clone()).collect();
+            let create = chain.iter().chain(&state).find(|e| e.pdu.is_state_of("m.room.create", ""));
+            let creator = create.map(|e| e.pdu.sender.to_string()).ok_or_else(|| unusable("no create event"))?;
+            self.cx.store.know_room(&room_id, &room.version, &creator).await?;
+            let known = self.take_outliers(&room_id, &room.version, chain.into_iter().chain(state).collect()).await?;
+            let before = state_of(&ids, &known);
+            let event = AuthEvent::new(Arc::new(pdu.clone()));
+            let at = |kind: &str, key: &str| known.get(before.get(&(kind.to_owned(), key.to_owned()))?).cloned();
+            rules::auth::check(&event, &rules, at).map_err(|e| unusable(&e.to_string()))?;
+            let (group, base) = self.store_state(&room_id, &pdu, &before, None).await?;
+            let sent = self.hand_remote(&room_id, vec![remote(pdu, json, Some(group), Some(base))], false).await?;
+            if let Some(actor) = self.writing.actors.get(&room_id) {
+                // What the room knew of its members is from before.
+                actor.outdate();
+            }
+            Ok(sent)
+        })
     }
 
     /// Stores a membership in a room this server is not in: an invite from there, a knock or a leave sent there.

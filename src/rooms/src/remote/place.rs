@@ -11,7 +11,7 @@ use rules::build::rules_of;
 use slog::info;
 use std::collections::HashMap;
 use std::sync::Arc;
-use types::{Error, EventFormat, OwnedEventId, Pdu, Result};
+use types::{Boxed, Error, EventFormat, OwnedEventId, Pdu, Result};
 
 /// What is missing to judge an event.
 #[derive(Debug, Default, PartialEq)]
@@ -88,40 +88,42 @@ impl Rooms {
     }
 
     /// Rejects what the rules forbid at its place; in a live room, what the room as it is now forbids fails softly.
-    async fn judge(&self, pdu: &mut Pdu, before: &StateMap, judge: Judge) -> Result<()> {
-        let rules = rules_of(&pdu.room_version)?.authorization;
-        let types = rules::auth::auth_types(&pdu.kind, &pdu.sender, pdu.state_key.as_deref(), &pdu.content, &rules);
-        let Ok(mut types) = types else {
-            pdu.rejected = Some(AUTH_ERROR.to_owned());
-            return Ok(());
-        };
-        types.extend(crate::power::KEYS.map(|(k, s)| (k.to_owned(), s.to_owned())));
-        let at_place: Vec<OwnedEventId> = types.iter().filter_map(|key| before.get(key)).cloned().collect();
-        let mut ids = auth_of(pdu, &rules)?;
-        ids.extend(at_place.iter().cloned());
-        let stored = self.cx.store.events(&ids).await?;
-        let known: Known = stored.into_iter().map(|(id, e)| (id, AuthEvent::new(e))).collect();
-        let event = AuthEvent::new(Arc::new(pdu.clone()));
-        let here = |kind: &str, key: &str| known.get(before.get(&(kind.to_owned(), key.to_owned()))?).cloned();
-        if let Err(e) = by_own_account(&event, &rules, &known).and_then(|()| rules::auth::check(&event, &rules, here)) {
-            info!(self.cx.log, "an event is rejected"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
-            pdu.rejected = Some(AUTH_ERROR.to_owned());
-            return Ok(());
-        }
-        if pdu.kind == "m.room.redaction" && EventFormat::of(&pdu.room_version) != EventFormat::V1 {
-            let state = crate::access::by_key(at_place.iter().filter_map(|id| known.get(id)).map(|e| e.pdu().clone()));
-            let levels = Levels::of(&state);
-            pdu.meta.recheck_redaction = levels.of_user(&pdu.sender) < levels.to_redact();
-        }
-        if judge == Judge::Live {
-            let keys: Vec<(&str, &str)> = types.iter().map(|(k, s)| (k.as_str(), s.as_str())).collect();
-            let current = self.current_events(&pdu.room_id, &keys).await?;
-            let now = |kind: &str, key: &str| current.get(&(kind.to_owned(), key.to_owned())).cloned().map(AuthEvent::new);
-            if !current.is_empty() && let Err(e) = rules::auth::check(&event, &rules, now) {
-                info!(self.cx.log, "an event fails softly"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
-                pdu.meta.soft_failed = true;
+    fn judge<'a>(&'a self, pdu: &'a mut Pdu, before: &'a StateMap, judge: Judge) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            let rules = rules_of(&pdu.room_version)?.authorization;
+            let types = rules::auth::auth_types(&pdu.kind, &pdu.sender, pdu.state_key.as_deref(), &pdu.content, &rules);
+            let Ok(mut types) = types else {
+                pdu.rejected = Some(AUTH_ERROR.to_owned());
+                return Ok(());
+            };
+            types.extend(crate::power::KEYS.map(|(k, s)| (k.to_owned(), s.to_owned())));
+            let at_place: Vec<OwnedEventId> = types.iter().filter_map(|key| before.get(key)).cloned().collect();
+            let mut ids = auth_of(pdu, &rules)?;
+            ids.extend(at_place.iter().cloned());
+            let stored = self.cx.store.events(&ids).await?;
+            let known: Known = stored.into_iter().map(|(id, e)| (id, AuthEvent::new(e))).collect();
+            let event = AuthEvent::new(Arc::new(pdu.clone()));
+            let here = |kind: &str, key: &str| known.get(before.get(&(kind.to_owned(), key.to_owned()))?).cloned();
+            if let Err(e) = by_own_account(&event, &rules, &known).and_then(|()| rules::auth::check(&event, &rules, here)) {
+                info!(self.cx.log, "an event is rejected"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
+                pdu.rejected = Some(AUTH_ERROR.to_owned());
+                return Ok(());
             }
-        }
-        Ok(())
+            if pdu.kind == "m.room.redaction" && EventFormat::of(&pdu.room_version) != EventFormat::V1 {
+                let state = crate::access::by_key(at_place.iter().filter_map(|id| known.get(id)).map(|e| e.pdu().clone()));
+                let levels = Levels::of(&state);
+                pdu.meta.recheck_redaction = levels.of_user(&pdu.sender) < levels.to_redact();
+            }
+            if judge == Judge::Live {
+                let keys: Vec<(&str, &str)> = types.iter().map(|(k, s)| (k.as_str(), s.as_str())).collect();
+                let current = self.current_events(&pdu.room_id, &keys).await?;
+                let now = |kind: &str, key: &str| current.get(&(kind.to_owned(), key.to_owned())).cloned().map(AuthEvent::new);
+                if !current.is_empty() && let Err(e) = rules::auth::check(&event, &rules, now) {
+                    info!(self.cx.log, "an event fails softly"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
+                    pdu.meta.soft_failed = true;
+                }
+            }
+            Ok(())
+        })
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slog::info;
 use std::collections::{HashMap, HashSet};
 use store::inbound::Staged;
-use types::{Error, OwnedEventId, Pdu, Result};
+use types::{Boxed, Error, OwnedEventId, Pdu, Result};
 
 /// Events fetched one by one rather than with their whole state.
 const FEW_MISSING: usize = 10;
@@ -144,26 +144,28 @@ impl Rooms {
     }
 
     /// Fetches events one by one, and what authorises them as far as it is not stored.
-    async fn fetch_with_authority(&self, origin: &ServerName, pdu: &Pdu, ids: Vec<OwnedEventId>) -> Result<Vec<Incoming>> {
-        let rules = rules::build::rules_of(&pdu.room_version)?.authorization;
-        let mut asked: HashSet<OwnedEventId> = HashSet::new();
-        let (mut wanted, mut found) = (ids, Vec::new());
-        for _ in 0..ROUNDS {
-            wanted.retain(|id| !asked.contains(id));
-            let stored = self.cx.store.standing_of(&wanted).await?;
-            wanted.retain(|id| !stored.contains_key(id));
-            if wanted.is_empty() {
-                break;
+    fn fetch_with_authority<'a>(&'a self, origin: &'a ServerName, pdu: &'a Pdu, ids: Vec<OwnedEventId>) -> Boxed<'a, Result<Vec<Incoming>>> {
+        Box::pin(async move {
+            let rules = rules::build::rules_of(&pdu.room_version)?.authorization;
+            let mut asked: HashSet<OwnedEventId> = HashSet::new();
+            let (mut wanted, mut found) = (ids, Vec::new());
+            for _ in 0..ROUNDS {
+                wanted.retain(|id| !asked.contains(id));
+                let stored = self.cx.store.standing_of(&wanted).await?;
+                wanted.retain(|id| !stored.contains_key(id));
+                if wanted.is_empty() {
+                    break;
+                }
+                asked.extend(wanted.iter().cloned());
+                let fetched = self.fetch_events(origin, &pdu.room_version, &wanted).await?;
+                wanted = Vec::new();
+                for event in fetched.into_iter().filter(|e| e.pdu.room_id == pdu.room_id) {
+                    wanted.extend(super::check::auth_of(&event.pdu, &rules)?);
+                    found.push(event);
+                }
             }
-            asked.extend(wanted.iter().cloned());
-            let fetched = self.fetch_events(origin, &pdu.room_version, &wanted).await?;
-            wanted = Vec::new();
-            for event in fetched.into_iter().filter(|e| e.pdu.room_id == pdu.room_id) {
-                wanted.extend(super::check::auth_of(&event.pdu, &rules)?);
-                found.push(event);
-            }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Fetches events (`event`); those that cannot be had are left out.
@@ -183,22 +185,24 @@ impl Rooms {
 
     /// The state before an event, where events before it are missing: resolved from what is stored and from what the
     /// other server says the state was at the missing ones.
-    async fn state_at_gap(&self, origin: &ServerName, pdu: &Pdu, missing: &Missing) -> Result<StateMap> {
-        let store = &self.cx.store;
-        let known: Vec<OwnedEventId> = pdu.prev_events.iter().filter(|id| !missing.prev.contains(id)).cloned().collect();
-        let groups: HashSet<i64> = store.groups_of_events(&known).await?.into_values().collect();
-        let mut states = Vec::new();
-        for group in groups {
-            states.push(store.state_of_group(group).await?.state.clone());
-        }
-        for prev in &missing.prev {
-            states.push(self.state_after_missing(origin, pdu, prev).await?);
-        }
-        states.dedup();
-        match states.len() {
-            1 => Ok(states.swap_remove(0)),
-            _ => self.resolve_states(&pdu.room_version, states, &HashMap::new()).await,
-        }
+    fn state_at_gap<'a>(&'a self, origin: &'a ServerName, pdu: &'a Pdu, missing: &'a Missing) -> Boxed<'a, Result<StateMap>> {
+        Box::pin(async move {
+            let store = &self.cx.store;
+            let known: Vec<OwnedEventId> = pdu.prev_events.iter().filter(|id| !missing.prev.contains(id)).cloned().collect();
+            let groups: HashSet<i64> = store.groups_of_events(&known).await?.into_values().collect();
+            let mut states = Vec::new();
+            for group in groups {
+                states.push(store.state_of_group(group).await?.state.clone());
+            }
+            for prev in &missing.prev {
+                states.push(self.state_after_missing(origin, pdu, prev).await?);
+            }
+            states.dedup();
+            match states.len() {
+                1 => Ok(states.swap_remove(0)),
+                _ => self.resolve_states(&pdu.room_version, states, &HashMap::new()).await,
+            }
+        })
     }
 
     /// The state after an event that is not stored (`state_ids`, then what of it is missing).

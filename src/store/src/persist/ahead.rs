@@ -4,7 +4,7 @@
 use super::{NewEvent, NewGroup, PushAction, extras, state};
 use crate::{Store, transaction};
 use ruma::{EventId, RoomId, RoomVersionId};
-use types::Result;
+use types::{Boxed, Result};
 
 const STAGE: &str = "INSERT INTO event_push_actions_staging
         (event_id, user_id, actions, notif, highlight, unread, thread_id, inserted_ts)
@@ -14,37 +14,39 @@ const STAGE: &str = "INSERT INTO event_push_actions_staging
 
 impl Store {
     /// Stores groups and notifications of events that another process will persist.
-    pub async fn store_ahead(&self, room_id: &RoomId, groups: &[NewGroup], events: &[&NewEvent], now_ms: i64) -> Result<()> {
-        let rooms: Vec<&str> = groups.iter().map(|_| room_id.as_str()).collect();
-        let ids: Vec<i64> = groups.iter().map(|g| g.id).collect();
-        let makers: Vec<&str> = groups.iter().map(|g| g.event_id.as_str()).collect();
-        let (from, to): (Vec<i64>, Vec<i64>) = groups.iter().filter_map(|g| Some((g.id, g.prev?))).unzip();
-        let mut rows: (Vec<i64>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
-        for (id, (kind, key, event)) in groups.iter().flat_map(|g| g.rows.iter().map(move |r| (g.id, r))) {
-            rows.0.push(id);
-            rows.1.push(room_id.as_str());
-            rows.2.push(kind);
-            rows.3.push(key);
-            rows.4.push(event.as_str());
-        }
-        let mut push: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i16>, Vec<i16>, Vec<i16>, Vec<&str>) = Default::default();
-        for (e, p) in events.iter().flat_map(|e| e.push.iter().map(move |p| (e, p))) {
-            push.0.push(e.pdu.event_id.as_str());
-            push.1.push(&p.user_id);
-            push.2.push(&p.actions);
-            push.3.push(i16::from(p.notify));
-            push.4.push(i16::from(p.highlight));
-            push.5.push(i16::from(p.unread));
-            push.6.push(&e.push_thread);
-        }
-        transaction!(self, "store_ahead", |tx| {
-            tx.run(state::GROUPS, &[&ids, &rooms, &makers]).await?;
-            tx.run(state::GROUP_EDGES, &[&from, &to]).await?;
-            tx.run(state::GROUP_ROWS, &[&rows.0, &rows.1, &rows.2, &rows.3, &rows.4]).await?;
-            if !push.0.is_empty() {
-                tx.run(STAGE, &[&push.0, &push.1, &push.2, &push.3, &push.4, &push.5, &push.6, &now_ms]).await?;
+    pub fn store_ahead<'a>(&'a self, room_id: &'a RoomId, groups: &'a [NewGroup], events: &'a [&'a NewEvent], now_ms: i64) -> Boxed<'a, Result<()>> {
+        Box::pin(async move {
+            let rooms: Vec<&str> = groups.iter().map(|_| room_id.as_str()).collect();
+            let ids: Vec<i64> = groups.iter().map(|g| g.id).collect();
+            let makers: Vec<&str> = groups.iter().map(|g| g.event_id.as_str()).collect();
+            let (from, to): (Vec<i64>, Vec<i64>) = groups.iter().filter_map(|g| Some((g.id, g.prev?))).unzip();
+            let mut rows: (Vec<i64>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
+            for (id, (kind, key, event)) in groups.iter().flat_map(|g| g.rows.iter().map(move |r| (g.id, r))) {
+                rows.0.push(id);
+                rows.1.push(room_id.as_str());
+                rows.2.push(kind);
+                rows.3.push(key);
+                rows.4.push(event.as_str());
             }
-            Ok(())
+            let mut push: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i16>, Vec<i16>, Vec<i16>, Vec<&str>) = Default::default();
+            for (e, p) in events.iter().flat_map(|e| e.push.iter().map(move |p| (e, p))) {
+                push.0.push(e.pdu.event_id.as_str());
+                push.1.push(&p.user_id);
+                push.2.push(&p.actions);
+                push.3.push(i16::from(p.notify));
+                push.4.push(i16::from(p.highlight));
+                push.5.push(i16::from(p.unread));
+                push.6.push(&e.push_thread);
+            }
+            transaction!(self, "store_ahead", |tx| {
+                tx.run(state::GROUPS, &[&ids, &rooms, &makers]).await?;
+                tx.run(state::GROUP_EDGES, &[&from, &to]).await?;
+                tx.run(state::GROUP_ROWS, &[&rows.0, &rows.1, &rows.2, &rows.3, &rows.4]).await?;
+                if !push.0.is_empty() {
+                    tx.run(STAGE, &[&push.0, &push.1, &push.2, &push.3, &push.4, &push.5, &push.6, &now_ms]).await?;
+                }
+                Ok(())
+            })
         })
     }
 
