@@ -82,6 +82,28 @@ impl Rooms {
         Ok(new_room)
     }
 
+    /// Gives a room that this server has just entered the aliases here, and the place in the public directory, of the
+    /// room it replaces; that room's id. Both stay where they are if whoever made the new room could not have closed
+    /// the old one: anybody may claim a predecessor.
+    pub async fn succeed(&self, new_room: &RoomId) -> Result<Option<OwnedRoomId>> {
+        let Some(create) = self.current_event(new_room, "m.room.create", "").await? else { return Ok(None) };
+        let content: Map<String, Value> = create.content_as().unwrap_or_default();
+        let old_room = content.get("predecessor").and_then(|p| p.get("room_id")).and_then(Value::as_str);
+        let Some(old_room) = old_room.and_then(|id| OwnedRoomId::try_from(id).ok()) else { return Ok(None) };
+        let state = self.current_events(&old_room, &power::KEYS).await?;
+        let levels = power::Levels::of(&state);
+        if state.is_empty() || levels.of_user(&create.sender) < levels.to_send_state("m.room.tombstone") {
+            return Ok(Some(old_room));
+        }
+        let store = &self.cx.store;
+        if store.room(old_room.as_str()).await?.is_some_and(|r| r.is_public) {
+            store.set_public(old_room.as_str(), false).await?;
+            store.set_public(new_room.as_str(), true).await?;
+        }
+        store.move_aliases(old_room.as_str(), new_room.as_str(), None).await?;
+        Ok(Some(old_room))
+    }
+
     async fn old_room(&self, who: &Requester, room_id: &RoomId) -> Result<Old> {
         let row = self.cx.store.room(room_id.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found(format!("Unknown room id {room_id}")))?;
@@ -153,7 +175,7 @@ impl Rooms {
     async fn move_in(&self, who: &Requester, old: &Old, new_room: &RoomId, levels: Map<String, Value>) -> Result<()> {
         self.copy_bans(who, old, new_room).await?;
         let store = &self.cx.store;
-        store.move_aliases(old.room_id.as_str(), new_room.as_str(), who.user_id.as_str()).await?;
+        store.move_aliases(old.room_id.as_str(), new_room.as_str(), Some(who.user_id.as_str())).await?;
         let state = |kind: &str, content: &Map<String, Value>| -> Result<Template> {
             Ok(Template::new(who.user_id.clone(), kind, raw(content)?).state(""))
         };

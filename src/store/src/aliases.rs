@@ -59,10 +59,10 @@ impl Store {
         })
     }
 
-    /// Points all aliases of a room to another one (room upgrades).
-    pub async fn move_aliases(&self, old_room: &str, new_room: &str, creator: &str) -> Result<()> {
+    /// Points all aliases of a room to another one (room upgrades). `creator`: None leaves them with their makers.
+    pub async fn move_aliases(&self, old_room: &str, new_room: &str, creator: Option<&str>) -> Result<()> {
         transaction!(self, "_update_aliases_for_room_txn", |tx| {
-            let sql = "UPDATE room_aliases SET room_id = $1, creator = $2 WHERE room_id = $3";
+            let sql = "UPDATE room_aliases SET room_id = $1, creator = coalesce($2, creator) WHERE room_id = $3";
             tx.run(sql, &[&new_room, &creator, &old_room]).await?;
             let forgotten = [old_room, new_room].map(|r| ("get_aliases_for_room".to_owned(), Some(vec![r.to_owned()])));
             tx.forget_many(self, forgotten.into()).await
