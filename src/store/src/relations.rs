@@ -1,9 +1,11 @@
 //! `event_relations`, `threads`: what relates to an event.
 
 use crate::Store;
+use crate::membership_for_user::split_cached;
 use crate::pages::{Bound, Dir, Param};
 use ruma::OwnedEventId;
 use std::collections::HashMap;
+use std::sync::Arc;
 use types::Result;
 
 /// A related event, with enough of it to leave out ignored senders and to go on from it.
@@ -67,11 +69,29 @@ const THREADS: &str = "
     ORDER BY r.relates_to_id, child.topological_ordering DESC, child.stream_ordering DESC";
 
 impl Store {
-    /// Which of these events anything relates to at all, in one cheap statement.
+    /// Which of these events anything relates to at all, and how; the others have no entry.
     pub async fn related_to_any(&self, ids: &[&str]) -> Result<Vec<(OwnedEventId, String)>> {
-        let sql = "SELECT DISTINCT relates_to_id, relation_type FROM event_relations WHERE relates_to_id = ANY($1)";
-        let rows = self.db.query(sql, &[&ids]).await?;
-        rows.iter().map(|r| Ok((r.get::<_, &str>(0).try_into()?, r.get(1)))).collect()
+        let cache = &self.sync.relation_types;
+        let (mut found, missing) = split_cached(cache, ids);
+        if !missing.is_empty() {
+            let stamps: Vec<_> = missing.iter().map(|id| cache.stamp(*id)).collect();
+            let sql = "SELECT DISTINCT relates_to_id, relation_type FROM event_relations WHERE relates_to_id = ANY($1)";
+            let mut types: HashMap<String, Vec<String>> = HashMap::new();
+            for r in &self.db.query(sql, &[&missing]).await? {
+                types.entry(r.get(0)).or_default().push(r.get(1));
+            }
+            for (id, stamp) in missing.into_iter().zip(stamps) {
+                let types: Arc<[String]> = types.remove(id).unwrap_or_default().into();
+                cache.put_since(stamp, id.to_owned(), types.clone());
+                found.insert(id.to_owned(), types);
+            }
+        }
+        let mut related = Vec::new();
+        for (id, types) in found.iter().filter(|(_, types)| !types.is_empty()) {
+            let id: OwnedEventId = id.as_str().try_into()?;
+            related.extend(types.iter().map(|t| (id.clone(), t.clone())));
+        }
+        Ok(related)
     }
 
     /// The edit in force of each event that has one: same type, sender and room, newest.

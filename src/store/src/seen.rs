@@ -1,8 +1,9 @@
 //! What the room looked like to one user at given events: history visibility and own membership there.
 
 use crate::Store;
+use crate::membership_for_user::split_cached;
 use ruma::{EventId, OwnedEventId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use types::Result;
 
 /// The three state events that decide who sees an event. State groups never change, so neither does this.
@@ -44,10 +45,31 @@ const STATE_OF_TYPE: &str = "
 impl Store {
     /// State groups after state events / at message events. Outliers have none.
     pub async fn groups_of_events<I: AsRef<EventId>>(&self, ids: &[I]) -> Result<HashMap<OwnedEventId, i64>> {
-        let ids: Vec<&str> = ids.iter().map(|i| i.as_ref().as_str()).collect();
+        let cache = &self.sync.event_groups;
+        let mut found = HashMap::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for id in ids.iter().map(AsRef::as_ref) {
+            match cache.get(id.as_str()) {
+                Some(group) => {
+                    found.insert(id.to_owned(), group);
+                }
+                None => missing.push((id.as_str(), cache.stamp(id.as_str()))),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let stamps: HashMap<&str, _> = missing.into_iter().collect();
+        let missing: Vec<&str> = stamps.keys().copied().collect();
         let sql = "SELECT event_id, state_group FROM event_to_state_groups WHERE event_id = ANY($1)";
-        let rows = self.db.query(sql, &[&ids]).await?;
-        rows.iter().map(|r| Ok((r.get::<_, &str>(0).try_into()?, r.get(1)))).collect()
+        for r in &self.db.query(sql, &[&missing]).await? {
+            let (id, group): (&str, i64) = (r.get(0), r.get(1));
+            if let Some(stamp) = stamps.get(id) {
+                cache.put_since(*stamp, id.to_owned(), group);
+            }
+            found.insert(id.try_into()?, group);
+        }
+        Ok(found)
     }
 
     /// What `user_id` saw in each of these state groups.
@@ -73,7 +95,17 @@ impl Store {
 
     /// Those of these users whose data was erased.
     pub async fn erased_among(&self, user_ids: &[&str]) -> Result<Vec<String>> {
-        let rows = self.db.query("SELECT user_id FROM erased_users WHERE user_id = ANY($1)", &[&user_ids]).await?;
-        Ok(rows.iter().map(|r| r.get(0)).collect())
+        let cache = &self.sync.erased;
+        let (mut found, missing) = split_cached(cache, user_ids);
+        if !missing.is_empty() {
+            let stamps: Vec<_> = missing.iter().map(|u| cache.stamp(*u)).collect();
+            let rows = self.db.query("SELECT user_id FROM erased_users WHERE user_id = ANY($1)", &[&missing]).await?;
+            let erased: HashSet<&str> = rows.iter().map(|r| r.get(0)).collect();
+            for (user, stamp) in missing.into_iter().zip(stamps) {
+                cache.put_since(stamp, user.to_owned(), erased.contains(user));
+                found.insert(user.to_owned(), erased.contains(user));
+            }
+        }
+        Ok(found.into_iter().filter_map(|(user, is_erased)| is_erased.then_some(user)).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::membership_for_user::RoomSummary;
 use crate::sync_state::StateIds;
+use crate::sync_timeline::Recent;
 use crate::unread::CachedCounts;
 use crate::{Cache, Registry, Row};
 use std::sync::Arc;
@@ -16,6 +17,14 @@ pub(crate) struct SyncCaches {
     pub current_state_ids: Cache<String, Arc<StateIds>>,
     /// State group → its full state.
     pub group_states: Cache<i64, Arc<StateIds>>,
+    /// Room → its newest events.
+    pub recent: Cache<String, Arc<Recent>>,
+    /// Event → its state group.
+    pub event_groups: Cache<String, i64>,
+    /// User → whether its data was erased.
+    pub erased: Cache<String, bool>,
+    /// Event → types of the relations that point at it; most have none.
+    pub relation_types: Cache<String, Arc<[String]>>,
     /// (room, user) → notification counts.
     pub unread: Cache<(String, String), CachedCounts>,
 }
@@ -29,6 +38,10 @@ impl SyncCaches {
             room_summary: registry.cache("get_room_summary", sized(10_000)),
             current_state_ids: registry.weighed("get_partial_current_state_ids", sized(500_000), |state| state.len().max(1_000)),
             group_states: registry.weighed("*stateGroupCache*", sized(250_000), |state| state.len().max(1_000)),
+            recent: registry.weighed("recent_events_of_room", sized(20_000), |recent| recent.weight().max(10)),
+            event_groups: registry.cache("_get_state_group_for_event", sized(10_000)),
+            erased: registry.cache("is_user_erased", sized(10_000)),
+            relation_types: registry.weighed("relation_types_of_event", sized(10_000), |types| types.len().max(1)),
             unread: registry.cache("get_unread_event_push_actions_by_room_for_user", sized(20_000)),
         }
     }
@@ -42,9 +55,24 @@ impl SyncCaches {
         self.room_summary.forget(room_id);
     }
 
+    /// Which events are gone is not said.
+    fn forget_history_of(&self, room_id: &str) {
+        self.recent.forget(room_id);
+        self.event_groups.forget_all();
+    }
+
+    /// An event came to a room, or changed there. A relation that is gone (redacted) only costs a look in vain.
+    fn forget_event_of(&self, room_id: &str, relates_to: Option<&str>) {
+        self.recent.forget(room_id);
+        relates_to.iter().for_each(|parent| self.relation_types.forget(*parent));
+    }
+
     /// What a row makes these caches forget.
     pub fn obey(&self, row: &Row) {
         match row {
+            Row::Event(e) => self.forget_event_of(&e.room_id, e.relates_to.as_deref()),
+            Row::Backfill { room_id, relates_to, .. } => self.forget_event_of(room_id, relates_to.as_deref()),
+            Row::UnPartialStatedEvent { event_id, .. } => self.event_groups.forget(event_id),
             Row::State { room_id, kind, state_key, .. } => {
                 self.forget_state_of(room_id);
                 if kind == "m.room.member" {
@@ -65,11 +93,17 @@ impl SyncCaches {
                     users.iter().for_each(|u| self.joined_rooms.forget(u));
                 }
             }
+            // "History of the room was purged."
+            Row::Cache { name, keys, .. } if name == "ph_cache_fake" => match keys.as_deref().and_then(<[_]>::first) {
+                Some(room_id) => self.forget_history_of(room_id),
+                None => self.recent.forget_all(),
+            },
             // "The room was purged."
             Row::Cache { name, keys: Some(keys), .. } if name == "dr_cache_fake" => {
                 if let Some(room_id) = keys.first() {
                     self.forget_state_of(room_id);
                     self.forget_members_of(room_id);
+                    self.forget_history_of(room_id);
                     self.joined_rooms.forget_all();
                 }
             }

@@ -5,7 +5,7 @@ use crate::membership_for_user::split_cached;
 use ruma::{EventId, OwnedEventId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use types::{MultiToken, Result};
+use types::{MultiToken, Pdu, Result};
 
 /// (type, state key) → event.
 pub type StateIds = HashMap<(String, String), OwnedEventId>;
@@ -108,19 +108,12 @@ impl Store {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let groups = self.state_groups_of(ids).await?;
+        let groups = self.groups_of_events(ids).await?;
         let mut wanted: Vec<i64> = groups.values().copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let states = self.states_of_groups(&wanted).await?;
         Ok(groups.into_iter().filter_map(|(id, g)| Some((id, states.get(&g)?.clone()))).collect())
-    }
-
-    async fn state_groups_of<I: AsRef<EventId>>(&self, ids: &[I]) -> Result<HashMap<OwnedEventId, i64>> {
-        let ids: Vec<&str> = ids.iter().map(|i| i.as_ref().as_str()).collect();
-        let sql = "SELECT event_id, state_group FROM event_to_state_groups WHERE event_id = ANY($1)";
-        let rows = self.db.query(sql, &[&ids]).await?;
-        rows.iter().map(|r| Ok((r.get::<_, &str>(0).try_into()?, r.get(1)))).collect()
     }
 
     /// Full state of several state groups.
@@ -177,9 +170,28 @@ impl Store {
     }
 
     /// Those of these events that are part of their room's current state.
-    pub async fn in_current_state(&self, ids: &[&str]) -> Result<HashSet<OwnedEventId>> {
-        let sql = "SELECT event_id FROM current_state_events WHERE event_id = ANY($1)";
-        let rows = self.db.query(sql, &[&ids]).await?;
-        rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
+    pub async fn in_current_state(&self, events: &[&Pdu]) -> Result<HashSet<OwnedEventId>> {
+        let mut current = HashSet::new();
+        let mut unknown: Vec<&str> = Vec::new();
+        let mut states: HashMap<&str, Option<Arc<StateIds>>> = HashMap::new();
+        for event in events {
+            let Some(key) = &event.state_key else { continue };
+            let room = event.room_id.as_str();
+            // A state that is not at hand may be large: asked for as a whole it would cost more than this.
+            match states.entry(room).or_insert_with(|| self.sync.current_state_ids.get(room)) {
+                Some(state) if state.get(&(event.kind.clone(), key.clone())) == Some(&event.event_id) => {
+                    current.insert(event.event_id.clone());
+                }
+                Some(_) => {}
+                None => unknown.push(event.event_id.as_str()),
+            }
+        }
+        if !unknown.is_empty() {
+            let sql = "SELECT event_id FROM current_state_events WHERE event_id = ANY($1)";
+            for row in &self.db.query(sql, &[&unknown]).await? {
+                current.insert(row.get::<_, &str>(0).try_into()?);
+            }
+        }
+        Ok(current)
     }
 }

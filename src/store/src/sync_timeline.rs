@@ -1,8 +1,10 @@
 //! Timelines of many rooms at once, for `/sync`.
 
 use crate::Store;
+use crate::cache::Stamp;
 use ruma::OwnedEventId;
 use std::collections::HashMap;
+use std::sync::Arc;
 use types::{MultiToken, Result, RoomToken};
 
 /// Which stretch of a room's timeline is wanted, read backwards.
@@ -24,6 +26,34 @@ pub struct Found {
     /// More may follow.
     pub limited: bool,
 }
+
+/// An event's place in its room.
+#[derive(Clone, Debug)]
+struct Place {
+    event_id: OwnedEventId,
+    /// `instance_map` id of its writer.
+    writer: Option<i64>,
+    stream: i64,
+    depth: i64,
+}
+
+/// The newest events of a room by topological order, newest first, whoever wrote them.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    places: Box<[Place]>,
+    /// The room has no older ones.
+    whole: bool,
+}
+
+impl Recent {
+    /// What it takes of its cache.
+    pub fn weight(&self) -> usize {
+        self.places.len()
+    }
+}
+
+/// Longer beginnings of a room are not kept: few ask for more.
+const MAX_RECENT: usize = 100;
 
 const BY_STREAM: &str = "
     SELECT r.nr, e.event_id, e.instance_name, e.stream_ordering, e.topological_ordering
@@ -54,76 +84,119 @@ fn bounds(token: &RoomToken) -> (Option<i64>, i64) {
     }
 }
 
+impl<'a> Stretch<'a> {
+    /// The newest of the whole room.
+    fn is_recent(&self) -> bool {
+        self.since.is_none() && matches!(self.upto, RoomToken::Live(_))
+    }
+
+    /// The same of all that is there, also what was just written.
+    fn unbounded(&self) -> Stretch<'a> {
+        Stretch { room_id: self.room_id, upto: RoomToken::live(i64::MAX), since: None }
+    }
+
+    fn covers(&self, place: &Place) -> bool {
+        let below = match &self.upto {
+            RoomToken::Live(m) => place.stream <= m.for_instance(place.writer),
+            RoomToken::Topological { .. } => true,
+        };
+        below && self.since.as_ref().is_none_or(|s| place.stream > s.for_instance(place.writer))
+    }
+
+    /// What is told of these places, newest first. `more`: there may be others beyond them.
+    fn pick(&self, places: &[Place], limit: usize, more: bool) -> Found {
+        let mut found = Found { limited: more, ..Found::default() };
+        for place in places.iter().filter(|p| self.covers(p)) {
+            if found.events.len() == limit {
+                found.limited = true;
+                break;
+            }
+            found.events.push((place.event_id.clone(), place.stream));
+            found.end = Some(match self.since {
+                Some(_) => RoomToken::live(place.stream - 1),
+                None => RoomToken::Topological { depth: place.depth, stream: place.stream - 1 },
+            });
+        }
+        found
+    }
+
+    /// As [`Stretch::pick`]; None: the room has to be asked for more than this.
+    fn pick_recent(&self, recent: &Recent, limit: usize) -> Option<Found> {
+        let found = self.pick(&recent.places, limit, false);
+        (recent.whole || found.limited).then_some(found)
+    }
+}
+
 impl Store {
     /// At most `limit` events of each stretch, newest first. Rejected events count but are for the caller
     /// to leave out (they are not known here).
     pub async fn timelines(&self, stretches: &[Stretch<'_>], limit: usize) -> Result<Vec<Found>> {
-        let mut found = vec![Found::default(); stretches.len()];
+        let mut found: Vec<Option<Found>> = vec![None; stretches.len()];
+        self.find_recent(stretches, limit, &mut found).await?;
         for by_stream in [true, false] {
-            let chosen: Vec<usize> =
-                (0..stretches.len()).filter(|i| stretches[*i].since.is_some() == by_stream).collect();
-            if chosen.is_empty() {
-                continue;
+            let is_asked = |i: &usize| found[*i].is_none() && stretches[*i].since.is_some() == by_stream;
+            let asked: Vec<usize> = (0..stretches.len()).filter(is_asked).collect();
+            let chosen: Vec<&Stretch<'_>> = asked.iter().map(|i| &stretches[*i]).collect();
+            for (i, places) in asked.iter().zip(self.places_of(&chosen, by_stream, 2 * limit).await?) {
+                found[*i] = Some(stretches[*i].pick(&places, limit, places.len() >= 2 * limit));
             }
-            let rooms: Vec<&str> = chosen.iter().map(|i| stretches[*i].room_id).collect();
-            let high: Vec<i64> = chosen.iter().map(|i| bounds(&stretches[*i].upto).1).collect();
-            // Twice as many: some may belong to writers the tokens do not cover that far.
-            let fetch = 2 * limit as i64;
-            let rows = if by_stream {
-                let low: Vec<i64> =
-                    chosen.iter().map(|i| stretches[*i].since.as_ref().map_or(0, |s| s.stream)).collect();
-                self.db.query(BY_STREAM, &[&rooms, &low, &high, &fetch]).await?
-            } else {
-                let depth: Vec<Option<i64>> = chosen.iter().map(|i| bounds(&stretches[*i].upto).0).collect();
-                self.db.query(BY_DEPTH, &[&rooms, &depth, &high, &fetch]).await?
-            };
-            self.sort_rows(stretches, &chosen, &rows, limit, &mut found)?;
         }
-        Ok(found)
+        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    fn sort_rows(
-        &self,
-        stretches: &[Stretch<'_>],
-        chosen: &[usize],
-        rows: &[tokio_postgres::Row],
-        limit: usize,
-        found: &mut [Found],
-    ) -> Result<()> {
-        let mut fetched: HashMap<usize, usize> = HashMap::new();
-        for row in rows {
-            let Some(i) = usize::try_from(row.get::<_, i64>(0) - 1).ok().and_then(|nr| chosen.get(nr)).copied() else {
-                continue;
-            };
-            *fetched.entry(i).or_default() += 1;
-            let (stretch, out) = (&stretches[i], &mut found[i]);
-            let (instance, stream, depth): (Option<&str>, i64, i64) = (row.get(2), row.get(3), row.get(4));
-            if !self.covers(stretch, instance, stream) {
-                continue;
+    /// Finds what lies at the end of rooms' timelines without asking for it each time. What arrives while it is asked
+    /// for may leave too little that the token covers: such a stretch stays open.
+    async fn find_recent(&self, stretches: &[Stretch<'_>], limit: usize, found: &mut [Option<Found>]) -> Result<()> {
+        let recent = &self.sync.recent;
+        let mut missing: Vec<(usize, Stamp)> = Vec::new();
+        for (i, stretch) in stretches.iter().enumerate().filter(|(_, s)| s.is_recent()) {
+            found[i] = recent.get(stretch.room_id).and_then(|r| stretch.pick_recent(&r, limit));
+            if found[i].is_none() {
+                missing.push((i, recent.stamp(stretch.room_id)));
             }
-            if out.events.len() == limit {
-                out.limited = true;
-                continue;
-            }
-            out.events.push((row.get::<_, &str>(1).try_into()?, stream));
-            out.end = Some(match stretch.since {
-                Some(_) => RoomToken::live(stream - 1),
-                None => RoomToken::Topological { depth, stream: stream - 1 },
-            });
         }
-        for (i, n) in fetched {
-            found[i].limited |= n >= 2 * limit;
+        // Without upper bound: what is not there yet when this is read is announced later, and then forgotten.
+        let whole: Vec<Stretch<'_>> = missing.iter().map(|(i, _)| stretches[*i].unbounded()).collect();
+        let places = self.places_of(&whole.iter().collect::<Vec<_>>(), false, 2 * limit).await?;
+        for ((i, stamp), places) in missing.into_iter().zip(places) {
+            let read = Recent { whole: places.len() < 2 * limit, places: places.into() };
+            found[i] = stretches[i].pick_recent(&read, limit);
+            if read.places.len() <= MAX_RECENT {
+                recent.put_since(stamp, stretches[i].room_id.to_owned(), Arc::new(read));
+            }
         }
         Ok(())
     }
 
-    fn covers(&self, stretch: &Stretch<'_>, instance: Option<&str>, stream: i64) -> bool {
-        let writer = self.streams.instance_id(instance);
-        let below = match &stretch.upto {
-            RoomToken::Live(m) => stream <= m.for_instance(writer),
-            RoomToken::Topological { .. } => true,
+    /// The newest `fetch` events of each stretch, also those of writers its tokens do not cover that far.
+    async fn places_of(&self, stretches: &[&Stretch<'_>], by_stream: bool, fetch: usize) -> Result<Vec<Vec<Place>>> {
+        let mut places: Vec<Vec<Place>> = vec![Vec::new(); stretches.len()];
+        if stretches.is_empty() {
+            return Ok(places);
+        }
+        let rooms: Vec<&str> = stretches.iter().map(|s| s.room_id).collect();
+        let high: Vec<i64> = stretches.iter().map(|s| bounds(&s.upto).1).collect();
+        let fetch = fetch as i64;
+        let rows = if by_stream {
+            let low: Vec<i64> = stretches.iter().map(|s| s.since.as_ref().map_or(0, |s| s.stream)).collect();
+            self.db.query(BY_STREAM, &[&rooms, &low, &high, &fetch]).await?
+        } else {
+            let depth: Vec<Option<i64>> = stretches.iter().map(|s| bounds(&s.upto).0).collect();
+            self.db.query(BY_DEPTH, &[&rooms, &depth, &high, &fetch]).await?
         };
-        below && stretch.since.as_ref().is_none_or(|s| stream > s.for_instance(writer))
+        for row in &rows {
+            let place = Place {
+                event_id: row.get::<_, &str>(1).try_into()?,
+                writer: self.streams.instance_id(row.get(2)),
+                stream: row.get(3),
+                depth: row.get(4),
+            };
+            let nr = usize::try_from(row.get::<_, i64>(0) - 1).ok();
+            if let Some(list) = nr.and_then(|nr| places.get_mut(nr)) {
+                list.push(place);
+            }
+        }
+        Ok(places)
     }
 
     /// Rooms with a gap in their timeline after `from`, up to `to`: the position just before the last one.

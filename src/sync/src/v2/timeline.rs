@@ -146,12 +146,8 @@ impl Pass<'_> {
 
     /// State events that are current are shown whatever the history visibility.
     async fn current_among(&self, events: &[Arc<Pdu>]) -> Result<HashSet<OwnedEventId>> {
-        let with_state: HashSet<&str> = events.iter().filter(|e| e.is_state()).map(|e| e.room_id.as_str()).collect();
-        if with_state.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let ids: Vec<&str> = events.iter().filter(|e| e.is_state()).map(|e| e.event_id.as_str()).collect();
-        self.sync.cx.store.in_current_state(&ids).await
+        let state: Vec<&Pdu> = events.iter().map(|e| &**e).filter(|e| e.is_state()).collect();
+        self.sync.cx.store.in_current_state(&state).await
     }
 
     async fn gaps(&self, entries: &[Entry]) -> Result<HashMap<String, MultiToken>> {
