@@ -7,7 +7,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 /// Commands waiting to be published. More only gather while Redis is away; then they are worth nothing later.
 const OUTGOING: usize = 8_192;
-const INCOMING: usize = 8_192;
+/// Commands a listener may lag behind; room for all of them is made at start.
+const INCOMING: usize = 1_024;
 
 /// Cheap to clone. Without Redis nothing goes out and nothing comes in.
 #[derive(Clone)]

@@ -91,7 +91,7 @@ impl Cx {
             channel: channel.clone(),
             log: self.log.clone(),
         };
-        tokio::spawn(publisher.run(self.store.streams.subscribe(), requests));
+        tokio::spawn(publisher.run(self.store.streams.announcements(), requests));
         let mut channels = vec![channel.clone()];
         if self.duties.is_main || self.duties.background_tasks {
             channels.insert(0, format!("{channel}/USER_IP"));

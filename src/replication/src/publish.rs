@@ -101,7 +101,7 @@ impl Out {
         match update {
             Ok(update) if update.local => self.announce(&update),
             // A stream of several writers moves our position, too.
-            Ok(update) => self.stirred |= update.stream != Stream::Caches && self.p.streams.is_writer(update.stream),
+            Ok(_) => self.stirred = true,
             Err(broadcast::error::RecvError::Lagged(n)) => {
                 warn!(self.p.log, "fell behind in announcing what was written; readers will fetch it"; "updates" => n);
                 self.lost = true;

@@ -113,7 +113,9 @@ impl Rooms {
         };
         let reading = Arc::new(Reading { seen: visibility::SeenCache::new(50_000) });
         let rooms = Self { cx, fed, reading, writing: Arc::new(writing) };
-        tokio::spawn(rooms.clone().watch());
+        if rooms.cx.store.streams.is_writer(Stream::Events) {
+            tokio::spawn(rooms.clone().watch());
+        }
         tokio::spawn(rooms.clone().tend_staged());
         Ok(rooms)
     }

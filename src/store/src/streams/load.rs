@@ -25,8 +25,9 @@ impl Streams {
             states.push(State { position: Mutex::new(position), moved: Notify::new(), unsaved: Notify::new(), writers });
         }
         let instance_ids = instance_ids(&db, &states).await?;
-        let (bus, _) = broadcast::channel(super::BUS_CAPACITY);
-        Ok(Arc::new(Self { db, instance: instance.into(), states, bus, forgets: OnceLock::new(), instance_ids }))
+        let [bus, announcements] = [(); 2].map(|()| broadcast::channel(super::BUS_CAPACITY).0);
+        let (instance, forgets) = (instance.into(), OnceLock::new());
+        Ok(Arc::new(Self { db, instance, states, bus, announcements, forgets, instance_ids }))
     }
 }
 

@@ -44,8 +44,8 @@ struct State {
     writers: Vec<String>,
 }
 
-/// Updates a subscriber may lag behind before it has to take a gap.
-const BUS_CAPACITY: usize = 16_384;
+/// Updates a subscriber may lag behind before it has to take a gap. Room for all of them is made at start.
+const BUS_CAPACITY: usize = 4_096;
 
 /// Called with the id a row is announced under (0 for streams in memory).
 type Forgets = Box<dyn Fn(i64, &Row) + Send + Sync>;
@@ -56,6 +56,8 @@ pub struct Streams {
     instance: Arc<str>,
     states: Vec<State>,
     bus: broadcast::Sender<Arc<Update>>,
+    /// What this process has to tell others: apart, so that who only follows is not woken twice for each row.
+    announcements: broadcast::Sender<Arc<Update>>,
     forgets: OnceLock<Forgets>,
     /// `instance_map`: name → id.
     instance_ids: DashMap<String, i64>,
@@ -80,6 +82,21 @@ impl Streams {
     /// Subscribes to everything that moves, in order within each stream.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Update>> {
         self.bus.subscribe()
+    }
+
+    /// Subscribes to what moves in streams that this process writes: by itself, or, where several write, by another.
+    pub fn announcements(&self) -> broadcast::Receiver<Arc<Update>> {
+        self.announcements.subscribe()
+    }
+
+    /// Tells the subscribers.
+    fn publish(&self, update: Update) {
+        let update = Arc::new(update);
+        let stream = update.stream;
+        if update.local || (stream != Stream::Caches && self.is_writer(stream)) {
+            let _ = self.announcements.send(update.clone());
+        }
+        let _ = self.bus.send(update);
     }
 
     /// Sets what readers must drop for a row; called once, by the store.
@@ -156,13 +173,13 @@ impl Streams {
         for (token, rows) in released {
             let update = Update { stream, instance: self.instance.clone(), previous: at, token, rows, local: true };
             at = token;
-            let _ = self.bus.send(Arc::new(update));
+            self.publish(update);
         }
         let now = position.own_position();
         if now > at {
             let update =
                 Update { stream, instance: self.instance.clone(), previous: at, token: now, rows: vec![], local: true };
-            let _ = self.bus.send(Arc::new(update));
+            self.publish(update);
         }
         self.states[stream as usize].moved.notify_waiters();
         self.states[stream as usize].unsaved.notify_one();
@@ -208,7 +225,7 @@ impl Streams {
         };
         if moved || !rows.is_empty() {
             let update = Update { stream, instance: instance.into(), previous, token, rows, local: false };
-            let _ = self.bus.send(Arc::new(update));
+            self.publish(update);
             self.states[stream as usize].moved.notify_waiters();
         }
         moved
