@@ -33,6 +33,7 @@ lib.genAttrs [
   "rolling-upgrade"
   "scale"
   "multi-host"
+  "tls"
   "secrets"
   "migrate-from-synapse"
   "backup-restore"

@@ -35,7 +35,11 @@ let
     {
       imports = [ self.nixosModules.default ];
       networking.nftables.enable = true;
-      environment.systemPackages = [ pkgs.openssl ];
+      environment.systemPackages = [
+        pkgs.openssl
+        pkgs.postgresql
+        pkgs.redis
+      ];
       environment.etc = {
         "plexus-cluster-secret".text = "only for this test: what stands in the store is no secret";
         "plexus-cluster-key".source = "${made}/${hostName}.key";
@@ -92,7 +96,9 @@ in
     with subtest("PostgreSQL has only sessions with TLS from the network"):
         sessions = one.succeed("runuser -u postgres -- psql -tAc \"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'plexus' AND client_addr IS NOT NULL\"")
         t.assertEqual(sessions.strip(), "t")
-        two.fail("PGSSLMODE=disable PGPASSFILE=/var/lib/plexus/secrets/pgpass psql -h one -U plexus -c 'SELECT 1' plexus")
+        ask = "PGPASSFILE=/var/lib/plexus/secrets/pgpass psql -h one -U plexus -c 'SELECT 1' plexus"
+        two.succeed(f"PGSSLMODE=require {ask}")
+        two.fail(f"PGSSLMODE=disable {ask}")
 
     with subtest("PostgreSQL, Redis and the processes answer nobody without TLS, and have the host's certificate"):
         for where, port in [("one", 6379), ("one", 8018), ("one", 8019), ("two", 8058), ("two", 8059), ("two", 8098)]:
@@ -101,13 +107,15 @@ in
             for extra in [f"-verify_ip {address}", "-verify_hostname plexus"]:
                 two.succeed(f"{verify} {extra} < /dev/null")
             two.fail(f"curl -sf --max-time 5 http://{address}:{port}/health")
-        two.fail("printf 'PING\\r\\n' | nc -w 2 one 6379 | grep -a NOAUTH")
+        two.succeed("timeout 20 redis-cli -h one --tls --cacert /etc/plexus-cluster-ca ping | grep NOAUTH")
+        two.fail("timeout 20 redis-cli -h one ping | grep NOAUTH")
 
     with subtest("the key is root's and in no file that is rendered"):
         two.fail("grep -rl 'PRIVATE KEY' $(dirname $(readlink -f /etc/plexus/live.yaml))")
 
-    with subtest("a roll asks the processes over TLS"):
-        two.succeed("systemctl kill -s KILL plexus-two-sync1.service", "systemctl restart plexus-rolling.service")
+    with subtest("a process that was killed comes back, and a roll finds all in order"):
+        kill(two, "two-sync1")
+        two.succeed("systemctl restart plexus-rolling.service")
         two.succeed("systemctl is-active plexus-rolling.service plexus-two-sync1.service")
   '';
 }
