@@ -67,8 +67,9 @@ impl TypingView {
         for room in room_ids {
             if let Some(entry) = self.rooms.get(room) {
                 let (at, users) = entry.value();
-                // Nobody typing is news only to those who were told otherwise.
-                if *at > since && (since > 0 || !users.is_empty()) {
+                // That nobody types any more is told too, as Synapse does, also to those who come without a token:
+                // one from before the first row of the stream looks no different.
+                if *at > since {
                     found.insert(room.clone(), json!({"type": "m.typing", "content": {"user_ids": users}}));
                 }
             }
