@@ -153,10 +153,9 @@ impl Db {
     /// Waits up to ten seconds; after that the request is answered 503.
     pub fn conn(&self) -> Boxed<'_, Result<PooledConn>> {
         Box::pin(async move {
-            self.pool.get_owned().await.map_err(|e| {
-                Error::unavailable("The database is not reachable at the moment")
-                    .with("detail", e.to_string())
-            })
+            // Why (a time-out, or the server's words about user and host) is nothing for clients.
+            let unreachable = |_| Error::unavailable("The database is not reachable at the moment");
+            self.pool.get_owned().await.map_err(unreachable)
         })
     }
 

@@ -72,8 +72,7 @@ impl Store {
 
     /// Whether the user asked that their events be hidden from those who join later.
     pub async fn is_erased(&self, user_id: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM erased_users WHERE user_id = $1";
-        Ok(self.db.query_opt(sql, &[&user_id]).await?.is_some())
+        Ok(!self.erased_among(&[user_id]).await?.is_empty())
     }
 
     /// Makes a deactivated account usable again.

@@ -55,9 +55,12 @@ impl SyncCaches {
         self.room_summary.forget(room_id);
     }
 
-    /// Which events are gone is not said.
-    fn forget_history_of(&self, room_id: &str) {
-        self.recent.forget(room_id);
+    /// Events of a room (None: of any) were deleted. Which ones is not said.
+    fn forget_history_of(&self, room_id: Option<&str>) {
+        match room_id {
+            Some(room_id) => self.recent.forget(room_id),
+            None => self.recent.forget_all(),
+        }
         self.event_groups.forget_all();
     }
 
@@ -94,16 +97,15 @@ impl SyncCaches {
                 }
             }
             // "History of the room was purged."
-            Row::Cache { name, keys, .. } if name == "ph_cache_fake" => match keys.as_deref().and_then(<[_]>::first) {
-                Some(room_id) => self.forget_history_of(room_id),
-                None => self.recent.forget_all(),
-            },
+            Row::Cache { name, keys, .. } if name == "ph_cache_fake" => {
+                self.forget_history_of(keys.as_ref().and_then(|keys| keys.first()).map(String::as_str));
+            }
             // "The room was purged."
             Row::Cache { name, keys: Some(keys), .. } if name == "dr_cache_fake" => {
                 if let Some(room_id) = keys.first() {
                     self.forget_state_of(room_id);
                     self.forget_members_of(room_id);
-                    self.forget_history_of(room_id);
+                    self.forget_history_of(Some(room_id));
                     self.joined_rooms.forget_all();
                 }
             }
