@@ -14,6 +14,7 @@ mod hosts;
 mod metrics;
 mod nginx;
 mod roles;
+mod services;
 mod systemd;
 mod tls;
 mod units;
@@ -350,14 +351,14 @@ impl Plan {
             cluster_file: None,
             here: None,
             processes: Vec::new(),
-            database: database(&file, &data_dir),
+            database: services::database(&file, &data_dir),
             redis: None,
             data_dir,
             file,
         };
         plan.add_processes();
         if plan.processes.len() > 1 {
-            plan.redis = Some(redis(&plan.file, &plan.data_dir));
+            plan.redis = Some(services::redis(&plan.file, &plan.data_dir));
         }
         plan.check_sockets()?;
         Ok(plan)
@@ -567,49 +568,5 @@ impl Plan {
         }
         files.extend(systemd::units(self).into_iter().map(|(name, text)| file(&format!("systemd/{name}"), text)));
         files
-    }
-}
-
-fn database(cluster: &ClusterFile, data_dir: &Path) -> DatabaseAt {
-    let (file, base_port) = (&cluster.database, cluster.base_port);
-    let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.database).map(|a| a.to_string()));
-    let private = host.is_none();
-    // That of the cluster's own hosts is known by the cluster's own CA.
-    let tls = if file.host.is_none() { cluster.tls.as_ref() } else { None };
-    let socket_dir = data_dir.join("run");
-    // The socket is called .s.PGSQL.PORT inside the folder; a long path leaves only TCP.
-    let fits = socket_dir.as_os_str().len() + 20 <= SOCKET_PATH_MAX;
-    let own_host = if fits { socket_dir.display().to_string() } else { "127.0.0.1".into() };
-    DatabaseAt {
-        private,
-        host: host.unwrap_or(own_host),
-        port: file.port.unwrap_or(if private { base_port + 2 } else { 5432 }),
-        user: file.user.clone().unwrap_or_else(|| "synapse".into()),
-        name: file.name.clone().unwrap_or_else(|| "synapse".into()),
-        passfile: file.passfile.clone().or_else(|| (private && !fits).then(|| data_dir.join("secrets/pgpass"))),
-        sslmode: tls.map(|_| "verify-full".into()).or_else(|| file.sslmode.clone()),
-        sslrootcert: tls.map(|tls| tls.ca.clone()).or_else(|| file.sslrootcert.clone()),
-    }
-}
-
-fn redis(cluster: &ClusterFile, data_dir: &Path) -> RedisAt {
-    let (file, base_port) = (&cluster.redis, cluster.base_port);
-    let host = file.host.clone().or_else(|| hosts::address_of(cluster, |h| h.redis).map(|a| a.to_string()));
-    let private = host.is_none() && file.path.is_none();
-    let own_tls = if file.host.is_none() && file.path.is_none() { cluster.tls.as_ref() } else { None };
-    let socket = data_dir.join("run/redis.sock");
-    let place = match (&file.path, host) {
-        (Some(path), _) => RedisPlace::Socket(path.clone()),
-        (None, Some(host)) => RedisPlace::Tcp(host, file.port.unwrap_or(6379)),
-        (None, None) if socket.as_os_str().len() <= SOCKET_PATH_MAX => RedisPlace::Socket(socket),
-        (None, None) => RedisPlace::Tcp("127.0.0.1".into(), file.port.unwrap_or(base_port + 3)),
-    };
-    RedisAt {
-        private,
-        place,
-        username: file.username.clone(),
-        password_path: file.password_path.clone(),
-        tls: own_tls.is_some() || file.tls,
-        ca: own_tls.map(|tls| tls.ca.clone()).or_else(|| file.ca.clone()),
     }
 }
