@@ -3,9 +3,11 @@
 `host` is a worker of the kind everything else is, `guest` the stranger.
 """
 
+import json
 import time
 
 import pytest
+import redis
 
 from lib import layouts
 from lib.client import MatrixError, has_event, quote
@@ -143,3 +145,13 @@ def test_a_persister_of_the_other_kind(make_cluster, flavour):
     sent = [alice.send(room, f"message {n}") for n in range(20)]
     bob.sync_until(has_event(room, sent[-1]), since)
     assert bob.texts(room) == [f"message {n}" for n in range(20)]
+
+
+def test_a_federation_sender_is_told_who_is_in_the_room(make_cluster):
+    """What Synapse's sender looks up for each event, made by our worker for a persister of theirs."""
+    cluster = make_cluster(layouts.MIXED, main="synapse", flavours={"guest": "plexus"})
+    alice = cluster.user("alice").at(cluster.url("guest"))
+    event_id = alice.send(alice.create_room(), "to whom it may concern")
+    shared = redis.Redis(port=cluster.redis.port)
+    group = json.loads(shared.get(f"cache_v1:event_to_prev_state_group:{event_id}"))
+    assert json.loads(shared.get(f"cache_v1:get_joined_hosts:{group}")) == [alice.user_id.partition(":")[2]]

@@ -227,8 +227,9 @@ fn check_writers(section: &Section<'_>, group: StreamGroup, names: &[String], ma
         } else if name == MAIN_IN_MAP && !map.contains_key(MAIN_IN_MAP) {
             section.error(key, "found \"main\"; the main process is called \"master\" here");
         } else if name != MAIN && !map.contains_key(name) {
-            let listed: Vec<&str> = map.keys().map(String::as_str).collect();
-            section.error(key, format!("writer {name:?} is not in instance_map; allowed: master, {}", listed.join(", ")));
+            let others = map.keys().map(String::as_str).filter(|listed| *listed != MAIN);
+            let allowed: Vec<&str> = std::iter::once(MAIN).chain(others).collect();
+            section.error(key, format!("writer {name:?} is not in instance_map; allowed: {}", allowed.join(", ")));
         }
     }
 }

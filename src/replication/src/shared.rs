@@ -26,6 +26,11 @@ fn name(cache: &str, key: &str) -> String {
 }
 
 impl SharedCache {
+    /// Whether there is a Redis at all.
+    pub fn is_there(&self) -> bool {
+        self.pool.is_some()
+    }
+
     /// The value, if it is there, readable and Redis answers in time.
     pub async fn get<T: DeserializeOwned>(&self, cache: &str, key: &str) -> Option<T> {
         let pool = self.pool.as_ref()?;

@@ -7,8 +7,8 @@ use crate::head::Head;
 use crate::make::{Made, Step};
 use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
-use replication::shared::{PREV_STATE_GROUP, TTL};
-use ruma::{OwnedEventId, RoomId};
+use replication::shared::{JOINED_HOSTS, PREV_STATE_GROUP, TTL};
+use ruma::{EventId, OwnedEventId, RoomId};
 use rules::build::rules_of;
 use serde_json::{Map, Value, json};
 use store::persist::{NewEvent, NewGroup};
@@ -94,7 +94,7 @@ impl Rooms {
                     store.note_participants(&head.room_id, &head.pending_participants).await?;
                 }
                 for (m, before) in &made {
-                    self.cx.shared.set(PREV_STATE_GROUP, m.event.pdu.event_id.as_str(), before, TTL).await;
+                    self.share_hosts(&m.event.pdu.event_id, *before).await?;
                 }
                 let wire: Vec<Value> = made.iter().map(|(m, before)| wire(who, m, *before)).collect::<Result<_>>()?;
                 let mut body = Map::new();
@@ -134,6 +134,21 @@ impl Rooms {
                 })
                 .collect())
         })
+    }
+
+    /// Spares a federation sender of Synapse to work out who gets an event: it looks up the group before the
+    /// event in the shared cache, and there the servers in the room at that group.
+    async fn share_hosts(&self, event_id: &EventId, before: i64) -> Result<()> {
+        let (shared, group) = (&self.cx.shared, before.to_string());
+        if !shared.is_there() {
+            return Ok(());
+        }
+        shared.set(PREV_STATE_GROUP, event_id.as_str(), &before, TTL).await;
+        if shared.get::<Vec<String>>(JOINED_HOSTS, &group).await.is_none() {
+            let hosts = self.cx.store.servers_at_group(before).await?;
+            shared.set(JOINED_HOSTS, &group, &hosts, TTL).await;
+        }
+        Ok(())
     }
 
     /// Makes a room whose writer is a Synapse process.

@@ -108,6 +108,17 @@ impl Store {
         Ok(rows.iter().filter_map(|r| r.get::<_, Option<String>>(0)).collect())
     }
 
+    /// Servers with joined members in the state a group stands for.
+    pub async fn servers_at_group(&self, group: i64) -> Result<Vec<String>> {
+        let state = self.state_of_group(group).await?;
+        let members: Vec<&str> =
+            state.state.iter().filter(|((kind, _), _)| kind == "m.room.member").map(|(_, id)| id.as_str()).collect();
+        let sql = "SELECT DISTINCT substring(user_id FROM '@[^:]*:(.*)$') FROM room_memberships
+                   WHERE event_id = ANY($1) AND membership = 'join'";
+        let rows = self.db.query(sql, &[&members]).await?;
+        Ok(rows.iter().filter_map(|r| r.get::<_, Option<String>>(0)).collect())
+    }
+
     /// Local users joined to a room.
     pub async fn local_users_in(&self, room_id: &str) -> Result<Vec<OwnedUserId>> {
         let sql = "SELECT user_id FROM local_current_membership WHERE room_id = $1 AND membership = 'join'";
