@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lib import layouts
-from lib.client import has_event
+from lib.client import MatrixError, has_event
 from lib.cluster import Cluster
 from lib.procs import free_port, wait_until
 from lib.services import Postgres
@@ -148,7 +148,8 @@ def test_a_certificate_that_does_not_fit_is_refused(why, process, database):
 def test_processes_talk_tls(stranger, make_cluster, certificates, monkeypatch):
     """Replication listeners of their own, with TLS; what needs another process still works."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.crt"))
-    cluster = make_cluster(layouts.WORKERS, flavours={stranger: "synapse"} if stranger else None, start=False)
+    cluster = make_cluster(layouts.WORKERS, flavours={stranger: "synapse"} if stranger else None, start=False,
+                           config={"outbound_federation_restricted_to": ["generic2"]})
     ports = {name: free_port() for name in cluster.layout.processes}
     for name in cluster.layout.processes:
         file = cluster.folder / ("homeserver.yaml" if name == "main" else f"{name}.yaml")
@@ -170,3 +171,7 @@ def test_processes_talk_tls(stranger, make_cluster, certificates, monkeypatch):
     event = bob.send(room, "over TLS")
     alice.sync_until(has_event(room, event), since)
     wait_until("both speak", lambda: bob.texts(room) == ["over TLS"])
+    # No such server, but it is generic2 that says so.
+    with pytest.raises(MatrixError) as lost:
+        alice.get("/profile/%40nobody%3A127.0.0.1%3A1")
+    assert lost.value.status == 502 and "process that speaks" not in str(lost.value)

@@ -74,7 +74,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         self.redis = Redis(folder / "redis")
         self.ports = {name: free_port() for name in layout.processes}
-        # Other servers come to the last process, by TLS; the server is named after where that listens.
+        # Other servers come to one process, by TLS; the server is named after where that listens.
         self.federates = federates
         self.tls_port = free_port() if federates else None
         self.server_name = f"127.0.0.1:{self.tls_port}" if federates else SERVER_NAME
@@ -92,7 +92,9 @@ class Cluster:
 
     def _listeners(self, name: str) -> list[dict]:
         listeners = [self._listener(name)]
-        if self.federates and name == self.layout.processes[-1]:
+        # Not to main, if there are others; a worker of Synapse has no TLS of its own.
+        last = self.layout.processes[-1]
+        if self.federates and name == (last if self.flavours[last] == "plexus" else "main"):
             listeners.append({"type": "http", "port": self.tls_port, "bind_addresses": ["127.0.0.1"], "tls": True,
                               "resources": [{"names": ["federation", "keys"]}]})
         return listeners

@@ -65,7 +65,7 @@ impl Duties {
                     None => is_main,
                 },
             outbound_federation: match &workers.outbound_federation_restricted_to {
-                Some(names) => names.iter().any(|n| n == instance || (is_main && n == "main")),
+                Some(names) => names.iter().any(|n| n == instance),
                 None => true,
             },
         }

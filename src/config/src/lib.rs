@@ -43,7 +43,7 @@ pub use ratelimit::{RateLimit, RateLimits};
 pub use read::ConfigError;
 pub use redis::Redis;
 pub use secret::Secret;
-pub use workers::{InstanceLocation, MAIN, Workers};
+pub use workers::{FEDERATION_SCHEME, InstanceLocation, MAIN, Workers};
 
 use read::{Log, Section};
 

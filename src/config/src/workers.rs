@@ -12,6 +12,9 @@ use crate::yaml::{Node, Value};
 
 /// The main process everywhere but in `instance_map`.
 pub const MAIN: &str = "master";
+/// Of the URIs by which one process has another send a request to a server (`outbound_federation_restricted_to`):
+/// scheme, the server's name, path and query.
+pub const FEDERATION_SCHEME: &str = "matrix-federation";
 /// The main process in `instance_map`.
 const MAIN_IN_MAP: &str = "main";
 
@@ -245,8 +248,9 @@ fn read_outbound(root: &Section<'_>, workers: &Workers) -> Option<Vec<String>> {
         root.error(key, "needs worker_replication_secret, which is not set");
     }
     for name in &names {
-        let name = if name == MAIN_IN_MAP { MAIN } else { name };
-        if !workers.instance_map.contains_key(name) {
+        if name == MAIN_IN_MAP {
+            root.error(key, "found \"main\"; the main process is called \"master\" here");
+        } else if !workers.instance_map.contains_key(name) {
             root.error(key, format!("{name:?} is not in instance_map"));
         }
     }

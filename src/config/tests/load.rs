@@ -209,6 +209,7 @@ fn wrong_clusters_are_refused_with_the_reason() {
         ("instance_map: {ep1: {host: h, port: 'x'}}\nstream_writers: {}", "instance_map.ep1.port: found the string \"x\"; allowed: a whole number from 0 to 65535"),
         ("redis: {enabled: false}", "redis: not enabled though stream_writers names other processes"),
         ("outbound_federation_restricted_to: [nobody]", "outbound_federation_restricted_to: \"nobody\" is not in instance_map"),
+        ("outbound_federation_restricted_to: [main]", "outbound_federation_restricted_to: found \"main\"; the main process is called \"master\""),
         ("worker_app: synapse.app.generic_worker", "worker_app: found \"synapse.app.generic_worker\" in the configuration of the main process"),
         ("worker_replication_host: h", "worker_replication_host: no longer supported"),
     ];

@@ -67,7 +67,7 @@ impl Limiter<'_> {
             None => return self.fed.mark_up(&self.destination).await,
             Some(FedError::Refused(e)) => matches!(e.status, 401 | 429 | 500..) || (e.status == 404 && self.on_404),
             Some(FedError::Unreachable { .. }) => true,
-            Some(FedError::Denied(_) | FedError::BackingOff { .. }) => false,
+            Some(FedError::Denied(_) | FedError::BackingOff { .. } | FedError::NoProxy(_)) => false,
         };
         if !failed || self.keep {
             return;

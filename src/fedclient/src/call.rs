@@ -1,16 +1,13 @@
 //! One signed request, with its attempts.
 
-use crate::Fed;
+use crate::{Fed, exchange};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use httpcrate::{HeaderValue, Method, Request, header};
-use outgoing::{USER_AGENT, causes};
+use http_body_util::Full;
+use httpcrate::{HeaderMap, HeaderValue, Method, Request, header};
+use outgoing::USER_AGENT;
 use serde_json::Value;
 use std::time::Duration;
 use types::{Boxed, ClientError, Error, Result};
-
-/// Largest answer read, in bytes: the state of the largest rooms.
-const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
 /// Why there is no answer to go on with.
 #[derive(Clone, Debug)]
@@ -23,6 +20,8 @@ pub enum FedError {
     Refused(ClientError),
     /// Not found, not connected, no answer in time, or one that makes no sense.
     Unreachable { destination: String, reason: String },
+    /// No process that may speak to other servers (`outbound_federation_restricted_to`) answered.
+    NoProxy(String),
 }
 
 impl FedError {
@@ -56,6 +55,7 @@ impl std::fmt::Display for FedError {
             Self::BackingOff { destination, .. } => write!(f, "{destination} did not answer lately and is left alone"),
             Self::Refused(e) => write!(f, "{} {}: {}", e.status, e.errcode, e.message),
             Self::Unreachable { destination, reason } => write!(f, "{destination}: {reason}"),
+            Self::NoProxy(reason) => write!(f, "no process that speaks to other servers answers: {reason}"),
         }
     }
 }
@@ -71,6 +71,7 @@ impl From<FedError> for Error {
             FedError::BackingOff { destination, .. } | FedError::Unreachable { destination, .. } => {
                 Error::client(502, "M_UNKNOWN", format!("Could not reach {destination}"))
             }
+            FedError::NoProxy(_) => Error::client(502, "M_UNKNOWN", "The process that speaks to other servers does not answer"),
         }
     }
 }
@@ -157,7 +158,7 @@ impl Fed {
             let outcome = loop {
                 let outcome = self.attempt(&call).await;
                 let again = match &outcome {
-                    Err(FedError::Unreachable { .. }) => true,
+                    Err(FedError::Unreachable { .. } | FedError::NoProxy(_)) => true,
                     Err(FedError::Refused(e)) => e.status == 429 || e.status >= 500,
                     _ => false,
                 };
@@ -174,40 +175,32 @@ impl Fed {
 
     async fn attempt(&self, call: &Call<'_>) -> Result<Bytes, FedError> {
         let default = Duration::from_millis(self.0.cx.config.federation.client_timeout_ms);
-        match tokio::time::timeout(call.timeout.unwrap_or(default), self.exchange(call)).await {
+        match tokio::time::timeout(call.timeout.unwrap_or(default), self.ask(call)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(unreachable(call, "no answer in time".into())),
         }
     }
 
-    async fn exchange(&self, call: &Call<'_>) -> Result<Bytes, FedError> {
-        let target = self.0.discovery.target(call.destination).await.map_err(|e| unreachable(call, e.to_string()))?;
-        let request = self.request(call, &target.host_header).map_err(|e| unreachable(call, e.to_string()))?;
-        let client = self.client().map_err(|e| unreachable(call, e.to_string()))?;
-        let response = client.request(request).await.map_err(|e| unreachable(call, causes(&e)))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| unreachable(call, e.to_string()))?;
-        let body = body.to_bytes();
-        if head.status.is_success() {
-            return Ok(body);
+    async fn ask(&self, call: &Call<'_>) -> Result<Bytes, FedError> {
+        let request = self.request(call).map_err(|e| unreachable(call, e.to_string()))?;
+        let answer = self.exchange(call.destination, request).await?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body());
         }
-        Err(FedError::Refused(refusal(head.status.as_u16(), &body)))
+        Err(FedError::Refused(refusal(answer.status().as_u16(), answer.body())))
     }
 
-    fn request(&self, call: &Call<'_>, host: &str) -> Result<Request<Full<Bytes>>> {
+    fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>> {
         let method = call.method.as_str();
         let authorization = self.0.signer.authorization(method, call.destination, call.path, call.body)?;
-        let mut request = Request::builder()
-            .method(call.method.clone())
-            .uri(format!("https://{}{}", call.destination, call.path))
-            .header(header::HOST, host)
-            .header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))
-            .header(header::AUTHORIZATION, authorization);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&authorization)?);
         if call.body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         let body = call.body.map(Value::to_string).unwrap_or_default();
-        Ok(request.body(Full::new(body.into()))?)
+        exchange::request(call.method.clone(), call.destination, call.path, headers, body.into())
     }
 }
 

@@ -5,6 +5,7 @@ mod backoff;
 mod call;
 mod connect;
 mod discover;
+mod exchange;
 pub mod incoming;
 pub mod keys;
 mod sign;
@@ -21,7 +22,7 @@ use dashmap::DashMap;
 use discover::Discovery;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
-use replication::Cx;
+use replication::{Cx, Proxies};
 use serde_json::Value;
 use sign::Signer;
 use std::sync::{Arc, OnceLock};
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     pub discovery: Discovery,
     /// Made at the first request: reading certificates takes time and memory.
     client: OnceLock<Client<Connector, Full<Bytes>>>,
+    /// Who sends our requests, if this process may not.
+    pub proxies: Option<Proxies>,
     /// Servers whose keys are being fetched.
     pub fetching: DashMap<String, Arc<Mutex<()>>>,
     up: broadcast::Sender<String>,
@@ -52,6 +55,7 @@ impl Fed {
             signer: Signer::new(&cx.config)?,
             discovery: Discovery::new(&cx.config),
             client: OnceLock::new(),
+            proxies: Proxies::new(cx)?,
             fetching: DashMap::new(),
             up: broadcast::channel(UP).0,
             cx: cx.clone(),
@@ -87,13 +91,5 @@ impl Fed {
     /// Servers that answer again, as noticed by this process. What others notice comes as REMOTE_SERVER_UP.
     pub fn servers_up(&self) -> broadcast::Receiver<String> {
         self.0.up.subscribe()
-    }
-
-    pub(crate) fn client(&self) -> Result<Client<Connector, Full<Bytes>>> {
-        if let Some(client) = self.0.client.get() {
-            return Ok(client.clone());
-        }
-        let client = connect::client(&self.0.cx.config, self.0.discovery.clone())?;
-        Ok(self.0.client.get_or_init(|| client).clone())
     }
 }

@@ -16,6 +16,6 @@ pub use dispatch::{Incoming, dispatch};
 pub use reply::{IntoReply, Json, Reply};
 pub use request::{Rq, misshapen};
 pub use route::{Access, App, Caller, On, Rate, Resource, Route, route};
-pub use serve::{BodyLimit, Serving, SocketFile, bind_tcp, bind_unix};
+pub use serve::{BodyLimit, FEDERATION_PROXY, Serving, SocketFile, bind_tcp, bind_unix};
 pub use table::Table;
 pub use txns::Txns;

@@ -5,7 +5,7 @@ use crate::route::App;
 use crate::{Reply, Table};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
-use httpcrate::{HeaderMap, HeaderValue, Method, header};
+use httpcrate::{HeaderMap, HeaderValue, Method, Uri, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -35,6 +35,9 @@ pub struct Serving<A> {
     pub body_limit: BodyLimit,
     pub tls: Option<TlsAcceptor>,
 }
+
+/// Below it are, by server and path, the requests that other processes want sent (`matrix-federation://…`).
+pub const FEDERATION_PROXY: &str = "/_synapse/replication/plexus_federation_proxy";
 
 /// How long connections may take to finish after the stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -121,7 +124,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|s| *s).await;
 }
 
-/// Puts the peer's address into each request.
+/// Puts the peer's address into each request, and gives what is meant for another server a path here.
 #[derive(Clone)]
 struct WithPeer<S> {
     service: S,
@@ -142,8 +145,20 @@ where
 
     fn call(&mut self, mut request: httpcrate::Request<B>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        if let Some(uri) = proxied(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         self.service.call(request)
     }
+}
+
+/// Where a request goes that another process wants sent to the server its URI names.
+fn proxied(uri: &Uri) -> Option<Uri> {
+    let (scheme, server, path) = (uri.scheme_str()?, uri.authority()?, uri.path_and_query()?);
+    if scheme != config::FEDERATION_SCHEME {
+        return None;
+    }
+    format!("{FEDERATION_PROXY}/{server}{path}").parse().ok()
 }
 
 /// The one filter: takes everything, the table does the rest.
@@ -265,7 +280,16 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use super::bind_unix;
+    use super::{bind_unix, proxied};
+
+    #[test]
+    fn only_uris_of_the_federation_are_proxied() {
+        let of = |uri: &str| proxied(&uri.parse().expect("URI")).map(|u| u.to_string());
+        let expected = "/_synapse/replication/plexus_federation_proxy/[::1]:8448/_matrix/key/v2/server?a=%2Fb";
+        assert_eq!(of("matrix-federation://[::1]:8448/_matrix/key/v2/server?a=%2Fb").as_deref(), Some(expected));
+        assert_eq!(of("http://example.org/_matrix/key/v2/server"), None);
+        assert_eq!(of("/_matrix/key/v2/server"), None);
+    }
 
     #[tokio::test]
     async fn the_file_of_a_socket_goes_with_its_process_unless_it_is_anothers_by_then() {

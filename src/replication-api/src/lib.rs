@@ -8,6 +8,7 @@ mod edus;
 mod endpoint;
 mod presence;
 mod profiles;
+mod proxy;
 mod pushers;
 mod rooms;
 mod sessions;
@@ -24,6 +25,7 @@ pub fn routes() -> Vec<Route<App>> {
         edus::routes(),
         presence::routes(),
         profiles::routes(),
+        proxy::routes(),
         pushers::routes(),
         rooms::routes(),
         sessions::routes(),

@@ -37,6 +37,24 @@ impl Connector {
         };
         Ok(Self { config, tls })
     }
+
+    /// Connects to an instance.
+    pub(crate) async fn open(&self, name: &str) -> io::Result<Link> {
+        // Hosts are case-insensitive, instance names are not.
+        let map = &self.config.workers.instance_map;
+        let location = map.get(name).or_else(|| map.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v));
+        let io: Box<dyn Io> = match location {
+            None => {
+                let text = format!("instance_map has no {name:?}");
+                return Err(io::Error::new(io::ErrorKind::NotFound, text));
+            }
+            Some(InstanceLocation::Tcp { host, port, tls: wanted }) => {
+                tcp(host, *port, self.tls.clone().filter(|_| *wanted)).await?
+            }
+            Some(InstanceLocation::Unix { path }) => Box::new(UnixStream::connect(path).await?),
+        };
+        Ok(Link { io: TokioIo::new(io), proxy: false })
+    }
 }
 
 fn tls(authorities: Option<&Path>) -> Result<TlsConnector> {
@@ -67,7 +85,18 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connection to a peer, TCP (with or without TLS) or unix.
-pub(crate) struct Link(TokioIo<Box<dyn Io>>);
+pub(crate) struct Link {
+    io: TokioIo<Box<dyn Io>>,
+    /// The peer is to fetch what the whole URI names.
+    proxy: bool,
+}
+
+impl Link {
+    /// Requests name their whole URI.
+    pub(crate) fn proxy(self) -> Self {
+        Self { proxy: true, ..self }
+    }
+}
 
 impl tower_service::Service<httpcrate::Uri> for Connector {
     type Response = Link;
@@ -80,50 +109,36 @@ impl tower_service::Service<httpcrate::Uri> for Connector {
 
     fn call(&mut self, uri: httpcrate::Uri) -> Self::Future {
         let encoded = uri.host().unwrap_or_default().to_owned();
-        let Self { config, tls } = self.clone();
+        let this = self.clone();
         Box::pin(async move {
             let name = percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy().into_owned();
-            // Hosts are case-insensitive, instance names are not.
-            let map = &config.workers.instance_map;
-            let location =
-                map.get(&name).or_else(|| map.iter().find(|(k, _)| k.eq_ignore_ascii_case(&name)).map(|(_, v)| v));
-            let io: Box<dyn Io> = match location {
-                None => {
-                    let text = format!("instance_map has no {name:?}");
-                    return Err(io::Error::new(io::ErrorKind::NotFound, text));
-                }
-                Some(InstanceLocation::Tcp { host, port, tls: wanted }) => {
-                    tcp(host, *port, tls.filter(|_| *wanted)).await?
-                }
-                Some(InstanceLocation::Unix { path }) => Box::new(UnixStream::connect(path).await?),
-            };
-            Ok(Link(TokioIo::new(io)))
+            this.open(&name).await
         })
     }
 }
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().proxy(self.proxy)
     }
 }
 
 impl Read for Link {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl Write for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -12,6 +12,7 @@ mod listen;
 pub mod locks;
 mod memory;
 pub mod peers;
+mod proxies;
 mod publish;
 pub mod shared;
 
@@ -21,4 +22,5 @@ pub use cx::Cx;
 pub use life::{Life, Phase};
 pub use memory::Memory;
 pub use peers::Peers;
+pub use proxies::Proxies;
 pub use shared::SharedCache;
