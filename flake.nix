@@ -18,12 +18,12 @@
         default = plexus;
         plexus = pkgs.callPackage ./nixos-module/package.nix { };
         # nixos-module/README.md, generated.
-        options-doc = pkgs.writeText "README.md" (
-          import ./nixos-module/doc.nix {
-            inherit lib;
-            pkgs = pkgs.extend self.overlays.default;
-          }
-        ).text;
+        options-doc =
+          pkgs.writeText "README.md"
+            (import ./nixos-module/doc.nix {
+              inherit lib;
+              pkgs = pkgs.extend self.overlays.default;
+            }).text;
       });
 
       # A cluster in ./state with its own PostgreSQL, Redis and nginx; no root needed.
@@ -58,7 +58,9 @@
           { pkgs, ... }:
           {
             imports = [ ./nixos-module/from-synapse ];
-            services.plexus.fromSynapse.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.plexus;
+            services.plexus.fromSynapse.package =
+              lib.mkDefault
+                self.packages.${pkgs.stdenv.hostPlatform.system}.plexus;
           };
         # No overlay: a host's nixpkgs may be read-only, as in NixOS tests.
         plexus =
@@ -97,12 +99,13 @@
         // import ./tests/nixos { inherit self pkgs; }
         // {
           package = self.packages.${system}.plexus;
-          documentation = pkgs.runCommand "plexus-documentation" { } "diff -u ${./nixos-module/README.md} ${
-            self.packages.${system}.options-doc
-          } && touch $out";
+          documentation =
+            pkgs.runCommand "plexus-documentation" { }
+              "diff -u ${./nixos-module/README.md} ${self.packages.${system}.options-doc} && touch $out";
         }
       );
 
-      formatter = forAll (pkgs: pkgs.nixfmt);
+      # All files; by itself nixfmt takes their names.
+      formatter = forAll (pkgs: pkgs.nixfmt-tree);
     };
 }

@@ -24,13 +24,17 @@ let
   inherit (cfg.cluster) tls;
   mode = if tls != null then "verify-full" else cfg.database.tls.mode;
   ca = if tls != null then tls.caFile else cfg.database.tls.caFile;
-  databaseOf = lib.findFirst (host: host.database) { address = ""; } (lib.attrValues cfg.cluster.hosts);
+  databaseOf = lib.findFirst (host: host.database) { address = ""; } (
+    lib.attrValues cfg.cluster.hosts
+  );
   environment = ''
     export PGHOST=${lib.escapeShellArg databaseHost} PGPORT=${toString cfg.database.port}
     export PGUSER=${cfg.database.user} PGDATABASE=${cfg.database.name}
     ${lib.optionalString (mode != null) "export PGSSLMODE=${mode}"}
     ${lib.optionalString (ca != null) "export PGSSLROOTCERT=${ca}"}
-    ${lib.optionalString (cfg.database.passFile != null) "export PGPASSFILE=${lib.escapeShellArg (toString cfg.database.passFile)}"}
+    ${lib.optionalString (
+      cfg.database.passFile != null
+    ) "export PGPASSFILE=${lib.escapeShellArg (toString cfg.database.passFile)}"}
     data=${lib.escapeShellArg (toString cfg.dataDir)}
   '';
 

@@ -81,7 +81,11 @@ in
         ssl_key_file = "/run/credentials/postgresql.service/tls_key";
       };
       authentication = lib.concatMapStrings (host: ''
-        ${if tls == null then "host" else "hostssl"} ${cfg.database.name} ${cfg.database.user} ${host.address}/${if isV6 host.address then "128" else "32"} scram-sha-256
+        ${
+          if tls == null then "host" else "hostssl"
+        } ${cfg.database.name} ${cfg.database.user} ${host.address}/${
+          if isV6 host.address then "128" else "32"
+        } scram-sha-256
       '') (lib.attrValues hosts);
     };
     systemd.services.postgresql = lib.mkIf (cfg.database.createLocally && tls != null) {
@@ -158,7 +162,9 @@ in
       if config.networking.nftables.enable or false then
         {
           extraInputRules = lib.concatMapStrings (source: ''
-            ${if isV6 source then "ip6" else "ip"} saddr ${source} tcp dport { ${lib.concatStringsSep ", " ports} } accept
+            ${
+              if isV6 source then "ip6" else "ip"
+            } saddr ${source} tcp dport { ${lib.concatStringsSep ", " ports} } accept
           '') sources;
         }
       else

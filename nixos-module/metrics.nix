@@ -17,11 +17,13 @@ in
     # A file of its own path: a change is read without restarting Prometheus.
     environment.etc."plexus/prometheus.json".source = "${cfg.rendered}/prometheus.json";
     services.prometheus.scrapeConfigs = [
-      ({
-        job_name = "plexus";
-        file_sd_configs = [ { files = [ "/etc/plexus/prometheus.json" ]; } ];
-      }
-      // lib.optionalAttrs (tls != null) { tls_config.ca_file = "${tls.caFile}"; })
+      (
+        {
+          job_name = "plexus";
+          file_sd_configs = [ { files = [ "/etc/plexus/prometheus.json" ]; } ];
+        }
+        // lib.optionalAttrs (tls != null) { tls_config.ca_file = "${tls.caFile}"; }
+      )
     ];
     # The CA's certificates are on the host, where this is not checked.
     services.prometheus.checkConfig = lib.mkIf (tls != null) (lib.mkDefault "syntax-only");

@@ -4,7 +4,11 @@
 let
   cfg = config.services.plexus;
   inherit (cfg.nginx) virtualHost wellKnown;
-  publicUrl = if cfg.publicBaseUrl == null then null else builtins.match "https://([^/:]+)(:[0-9]+)?/?.*" cfg.publicBaseUrl;
+  publicUrl =
+    if cfg.publicBaseUrl == null then
+      null
+    else
+      builtins.match "https://([^/:]+)(:[0-9]+)?/?.*" cfg.publicBaseUrl;
   publicHost = lib.elemAt publicUrl 0;
   publicPort = lib.elemAt publicUrl 1;
   answer = value: ''
@@ -27,7 +31,9 @@ in
         })
         (lib.optionalAttrs (wellKnown != null) {
           ${wellKnown}.locations = {
-            "= /.well-known/matrix/server".extraConfig = answer { "m.server" = "${publicHost}${if publicPort == null then ":443" else publicPort}"; };
+            "= /.well-known/matrix/server".extraConfig = answer {
+              "m.server" = "${publicHost}${if publicPort == null then ":443" else publicPort}";
+            };
             "= /.well-known/matrix/client".extraConfig = ''
               add_header Access-Control-Allow-Origin * always;
             ''

@@ -48,7 +48,9 @@ let
     else if lib.isList value then
       lib.concatLists (lib.imap0 (i: literals (path ++ [ (toString i) ]) name) value)
     else
-      lib.optional (lib.isString value && value != "" && looksSecret name) (lib.concatStringsSep "." path);
+      lib.optional (lib.isString value && value != "" && looksSecret name) (
+        lib.concatStringsSep "." path
+      );
   secretNames = literals [ ] "" cfg.settings;
 
   given =
@@ -61,7 +63,9 @@ let
       (if tls == null then null else tls.keyFile)
     ];
   inStore = lib.filter (lib.hasPrefix builtins.storeDir) (map toString given);
-  misnamed = lib.filter (key: !(lib.hasSuffix "_path" key)) (lib.attrNames (cfg.secrets.files // cfg.secrets.encrypted));
+  misnamed = lib.filter (key: !(lib.hasSuffix "_path" key)) (
+    lib.attrNames (cfg.secrets.files // cfg.secrets.encrypted)
+  );
   generated = lib.removeAttrs needed (lib.attrNames (cfg.secrets.files // cfg.secrets.encrypted));
   random = lib.removeAttrs generated [ "signing_key_path" ];
 in
@@ -83,13 +87,17 @@ in
     ];
 
     services.plexus.clusterFile = {
-      settings = lib.mapAttrs (key: _: lib.mkDefault "$CREDENTIALS_DIRECTORY/${credential key}") (files // cfg.secrets.encrypted);
+      settings = lib.mapAttrs (key: _: lib.mkDefault "$CREDENTIALS_DIRECTORY/${credential key}") (
+        files // cfg.secrets.encrypted
+      );
       systemd = {
         credentials =
           credentials files
           // lib.listToAttrs extra
           // lib.optionalAttrs (cfg.database.passFile != null) { pgpass = toString cfg.database.passFile; }
-          // lib.optionalAttrs (cfg.redis.passwordFile != null) { redis_password = toString cfg.redis.passwordFile; }
+          // lib.optionalAttrs (cfg.redis.passwordFile != null) {
+            redis_password = toString cfg.redis.passwordFile;
+          }
           // lib.optionalAttrs (tls != null) {
             tls_certificate = "${tls.certificateFile}";
             tls_key = toString tls.keyFile;
@@ -98,7 +106,9 @@ in
         extra_files = map (file: file.name) extra;
       };
       database = lib.mkIf (cfg.database.passFile != null) { passfile = "$CREDENTIALS_DIRECTORY/pgpass"; };
-      redis = lib.mkIf (cfg.redis.passwordFile != null) { password_path = "$CREDENTIALS_DIRECTORY/redis_password"; };
+      redis = lib.mkIf (cfg.redis.passwordFile != null) {
+        password_path = "$CREDENTIALS_DIRECTORY/redis_password";
+      };
     };
 
     systemd.tmpfiles.rules = [ "d ${folder} 0700 plexus plexus -" ];

@@ -17,95 +17,92 @@ let
   # A file that is no secret; one of the flake's own goes to the store.
   file = path: if path == null then null else "${path}";
 
-  described =
-    {
-      server_name = cfg.serverName;
-      bind_address = cfg.nginx.address;
-      base_port = cfg.nginx.port;
-      inherit (cfg) settings;
-      data_dir = toString cfg.dataDir;
-      enable_registration = cfg.enableRegistration;
-      database = given {
-        inherit (cfg.database)
-          port
-          user
-          name
-          pool
-          ;
-        host = if spans then null else cfg.database.host;
-        sslmode = cfg.database.tls.mode;
-        sslrootcert = file cfg.database.tls.caFile;
-      };
-      redis =
-        if spans then
-          { inherit (cfg.redis) port; }
-        else if cfg.redis.createLocally then
-          { path = config.services.redis.servers.plexus.unixSocket; }
-        else
-          given {
-            inherit (cfg.redis) host port username;
-            tls = cfg.redis.tls.enable;
-            ca = file cfg.redis.tls.caFile;
-          };
-      log_level = cfg.logLevel;
-      resources = lib.filterAttrs (_: use: use != { }) (
-        lib.mapAttrs (
-          _: use:
-          given {
-            inherit (use) pool;
-            memory_high = use.memoryHigh;
-            memory_max = use.memoryMax;
-            cpu_weight = use.cpuWeight;
-          }
-        ) cfg.resources
-      );
-      systemd = {
-        live_dir = "/etc/plexus";
-        systemctl = "${config.systemd.package}/bin/systemctl";
-      }
-      // lib.optionalAttrs cfg.nginx.enable { proxy_unit = "nginx.service"; };
-    }
-    // (
+  described = {
+    server_name = cfg.serverName;
+    bind_address = cfg.nginx.address;
+    base_port = cfg.nginx.port;
+    inherit (cfg) settings;
+    data_dir = toString cfg.dataDir;
+    enable_registration = cfg.enableRegistration;
+    database = given {
+      inherit (cfg.database)
+        port
+        user
+        name
+        pool
+        ;
+      host = if spans then null else cfg.database.host;
+      sslmode = cfg.database.tls.mode;
+      sslrootcert = file cfg.database.tls.caFile;
+    };
+    redis =
       if spans then
-        {
-          hosts = lib.mapAttrs (_: host: {
-            inherit (host)
-              address
-              main
-              database
-              redis
-              proxy
-              ;
-            workers = counts host.workers;
-          }) cfg.cluster.hosts;
-          private_network = cfg.cluster.privateNetwork;
-        }
-        // lib.optionalAttrs (tls != null) {
-          tls = {
-            certificate = "$CREDENTIALS_DIRECTORY/tls_certificate";
-            key = "$CREDENTIALS_DIRECTORY/tls_key";
-            ca = file tls.caFile;
-            inherit (tls) name;
-          };
-        }
+        { inherit (cfg.redis) port; }
+      else if cfg.redis.createLocally then
+        { path = config.services.redis.servers.plexus.unixSocket; }
       else
-        {
-          inherit (cfg) preset;
-          workers = counts cfg.workers;
-          unix_sockets = true;
+        given {
+          inherit (cfg.redis) host port username;
+          tls = cfg.redis.tls.enable;
+          ca = file cfg.redis.tls.caFile;
+        };
+    log_level = cfg.logLevel;
+    resources = lib.filterAttrs (_: use: use != { }) (
+      lib.mapAttrs (
+        _: use:
+        given {
+          inherit (use) pool;
+          memory_high = use.memoryHigh;
+          memory_max = use.memoryMax;
+          cpu_weight = use.cpuWeight;
         }
-    )
-    // lib.optionalAttrs (cfg.metrics.scrape && !spans) { nginx.metrics_port = cfg.metrics.port; }
-    // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; };
+      ) cfg.resources
+    );
+    systemd = {
+      live_dir = "/etc/plexus";
+      systemctl = "${config.systemd.package}/bin/systemctl";
+    }
+    // lib.optionalAttrs cfg.nginx.enable { proxy_unit = "nginx.service"; };
+  }
+  // (
+    if spans then
+      {
+        hosts = lib.mapAttrs (_: host: {
+          inherit (host)
+            address
+            main
+            database
+            redis
+            proxy
+            ;
+          workers = counts host.workers;
+        }) cfg.cluster.hosts;
+        private_network = cfg.cluster.privateNetwork;
+      }
+      // lib.optionalAttrs (tls != null) {
+        tls = {
+          certificate = "$CREDENTIALS_DIRECTORY/tls_certificate";
+          key = "$CREDENTIALS_DIRECTORY/tls_key";
+          ca = file tls.caFile;
+          inherit (tls) name;
+        };
+      }
+    else
+      {
+        inherit (cfg) preset;
+        workers = counts cfg.workers;
+        unix_sockets = true;
+      }
+  )
+  // lib.optionalAttrs (cfg.metrics.scrape && !spans) { nginx.metrics_port = cfg.metrics.port; }
+  // lib.optionalAttrs (cfg.publicBaseUrl != null) { public_baseurl = cfg.publicBaseUrl; };
 
   cluster = toml.generate "cluster.toml" cfg.clusterFile;
 
   # Unit files are put where systemd.packages looks for them. A configuration that the program or nginx
   # would refuse fails this build, so it never gets as far as a switch.
   rendered = pkgs.runCommand "plexus-cluster" { nativeBuildInputs = [ cfg.package ]; } ''
-    plexus cluster render --file ${cluster} --out "$out" --program ${lib.getExe cfg.package}${
-      lib.optionalString spans " --host ${config.networking.hostName}"
-    }
+    plexus cluster render --file ${cluster} --out "$out" --program ${lib.getExe cfg.package}${lib.optionalString spans " --host ${config.networking.hostName}"}
     mkdir -p "$out/lib/systemd/system"
     mv "$out"/systemd/* "$out/lib/systemd/system/"
     rmdir "$out/systemd"
@@ -169,7 +166,9 @@ let
         if [ -r "$CREDENTIALS_DIRECTORY" ]; then
           export CREDENTIALS_DIRECTORY
           exec ${lib.getExe cfg.package} register-user --config ${rendered}/homeserver.yaml ${
-            lib.concatMapStrings (name: ''--config "$CREDENTIALS_DIRECTORY"/${name} '') cfg.clusterFile.systemd.extra_files
+            lib.concatMapStrings (
+              name: ''--config "$CREDENTIALS_DIRECTORY"/${name} ''
+            ) cfg.clusterFile.systemd.extra_files
           }"$@"
         fi
       done
@@ -200,10 +199,14 @@ let
     ];
   collisions = lib.concatMap (
     port:
-    lib.optional (lib.length (lib.filter (other: other.value == port.value) ports) > 1) "${port.name} (${toString port.value})"
+    lib.optional (
+      lib.length (lib.filter (other: other.value == port.value) ports) > 1
+    ) "${port.name} (${toString port.value})"
     ++
       lib.optional (spans && port.value > cfg.nginx.port && port.value <= cfg.nginx.port + 410)
-        "${port.name} (${toString port.value}, one of the processes': ${toString (cfg.nginx.port + 10)} to ${toString (cfg.nginx.port + 410)})"
+        "${port.name} (${toString port.value}, one of the processes': ${toString (cfg.nginx.port + 10)} to ${
+          toString (cfg.nginx.port + 410)
+        })"
   ) ports;
 in
 {
@@ -243,7 +246,11 @@ in
         message = "services.plexus.redis.username needs services.plexus.redis.passwordFile.";
       }
       {
-        assertion = !spans || lib.length (lib.attrNames cfg.cluster.hosts) < 2 || tls != null || cfg.cluster.privateNetwork;
+        assertion =
+          !spans
+          || lib.length (lib.attrNames cfg.cluster.hosts) < 2
+          || tls != null
+          || cfg.cluster.privateNetwork;
         message = "services.plexus.cluster.tls must be set, or services.plexus.cluster.privateNetwork where nobody but the hosts is on the network between them: what goes from host to host would be readable.";
       }
       {

@@ -21,7 +21,8 @@ let
     else
       value;
   shared = yaml.generate "homeserver.yaml" (withoutNull synapse.settings);
-  own = name: worker: yaml.generate "worker-${name}.yaml" (withoutNull worker // { worker_name = name; });
+  own =
+    name: worker: yaml.generate "worker-${name}.yaml" (withoutNull worker // { worker_name = name; });
 
   command =
     verb: files:
@@ -51,7 +52,9 @@ let
     }
     adapted ${shared} > check/homeserver.yaml
     ${lib.concatStrings (
-      lib.mapAttrsToList (name: worker: "adapted ${own name worker} > workers/${name}.yaml\n") synapse.workers
+      lib.mapAttrsToList (
+        name: worker: "adapted ${own name worker} > workers/${name}.yaml\n"
+      ) synapse.workers
     )}
     plexus check-config -c check/homeserver.yaml ${
       lib.optionalString (synapse.workers != { }) "--worker workers"
@@ -68,7 +71,8 @@ let
     "settings.modules" = "Python modules cannot be run";
     "settings.password_providers" = "Python modules cannot be run";
     "plugins" = "Python modules cannot be run";
-    "settings.database.name" = "only psycopg2 (PostgreSQL) is supported; synapse_port_db moves an SQLite database over";
+    "settings.database.name" =
+      "only psycopg2 (PostgreSQL) is supported; synapse_port_db moves an SQLite database over";
   };
 in
 {

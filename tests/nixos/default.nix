@@ -20,7 +20,11 @@ let
     pkgs.testers.runNixOSTest {
       name = "plexus-${name}";
       inherit (parts) nodes;
-      testScript = context: builtins.readFile ./client.py + "\n\n" + (if lib.isFunction parts.testScript then parts.testScript context else parts.testScript);
+      testScript =
+        context:
+        builtins.readFile ./client.py
+        + "\n\n"
+        + (if lib.isFunction parts.testScript then parts.testScript context else parts.testScript);
     };
 in
 lib.genAttrs [

@@ -173,7 +173,9 @@ let
       services.plexus.metrics.scrape = true;
       services.plexus.metrics.port = 8008;
     };
-    "redis.port (8100, one of the processes': 8018 to 8418)" = cluster { services.plexus.redis.port = 8100; };
+    "redis.port (8100, one of the processes': 8018 to 8418)" = cluster {
+      services.plexus.redis.port = 8100;
+    };
     "services.plexus.nginx.wellKnown needs" = {
       services.plexus.nginx.wellKnown = "example.org";
     };
@@ -191,13 +193,19 @@ let
       services.plexus.nginx.enable = false;
     };
     "networking.hostName = three, is not among" = cluster { networking.hostName = "three"; };
-    "two hosts have the same address" = cluster { services.plexus.cluster.hosts.one.address = "10.0.0.2"; };
-    "services.plexus.cluster.secretFile must be set" = cluster { services.plexus.cluster.secretFile = null; };
+    "two hosts have the same address" = cluster {
+      services.plexus.cluster.hosts.one.address = "10.0.0.2";
+    };
+    "services.plexus.cluster.secretFile must be set" = cluster {
+      services.plexus.cluster.secretFile = null;
+    };
     "services.plexus.cluster.secretFile: a secret" = cluster {
       services.plexus.cluster.secretFile = "${builtins.storeDir}/0-secret";
     };
     "services.plexus.workers: where" = cluster { services.plexus.workers.sync = 1; };
-    "exactly one host must have main = true; found: ." = cluster { services.plexus.cluster.hosts.one.main = false; };
+    "exactly one host must have main = true; found: ." = cluster {
+      services.plexus.cluster.hosts.one.main = false;
+    };
     "exactly one host must have database = true; found: one two" = cluster {
       services.plexus.cluster.hosts.two.database = true;
     };
@@ -223,11 +231,18 @@ let
     };
   };
   notRefusedSynapse = lib.filterAttrs (
-    words: settings: !lib.any (lib.hasInfix words) (lib.filter (lib.hasInfix "services.plexus.fromSynapse") (failuresOf (synapse settings)))
+    words: settings:
+    !lib.any (lib.hasInfix words) (
+      lib.filter (lib.hasInfix "services.plexus.fromSynapse") (failuresOf (synapse settings))
+    )
   ) refusedSynapse;
 
-  notRefused = lib.filterAttrs (words: settings: !lib.any (lib.hasInfix words) (failures settings)) refused;
-  ours = lib.filter (lib.hasInfix "services.plexus") (failures { } ++ failures (cluster { }) ++ failuresOf takenOver);
+  notRefused = lib.filterAttrs (
+    words: settings: !lib.any (lib.hasInfix words) (failures settings)
+  ) refused;
+  ours = lib.filter (lib.hasInfix "services.plexus") (
+    failures { } ++ failures (cluster { }) ++ failuresOf takenOver
+  );
 
   # Each host of the two has its part of the units, the firewall and the services below.
   one = host (cluster { });
@@ -237,11 +252,10 @@ let
   });
   parts = {
     "only one has PostgreSQL" = one.services.postgresql.enable && !two.services.postgresql.enable;
-    "pg_hba has every host" =
-      lib.all (line: lib.hasInfix line one.services.postgresql.authentication) [
-        "hostssl plexus plexus 10.0.0.1/32 scram-sha-256"
-        "hostssl plexus plexus 10.0.0.2/32 scram-sha-256"
-      ];
+    "pg_hba has every host" = lib.all (line: lib.hasInfix line one.services.postgresql.authentication) [
+      "hostssl plexus plexus 10.0.0.1/32 scram-sha-256"
+      "hostssl plexus plexus 10.0.0.2/32 scram-sha-256"
+    ];
     "PostgreSQL and Redis speak TLS" =
       one.services.postgresql.settings.ssl
       && one.services.redis.servers.plexus.port == 0
@@ -255,14 +269,17 @@ let
       lib.hasInfix "iptables -A nixos-fw -p tcp -s 10.0.0.2 --dport 5432 -j nixos-fw-accept" one.networking.firewall.extraCommands;
     "the firewall of two lets one to the processes only" =
       two.networking.firewall.extraInputRules == "ip saddr 10.0.0.1 tcp dport { 8018-8418 } accept\n";
-    "nothing is open to all" = one.networking.firewall.allowedTCPPorts == [ ] && two.networking.firewall.allowedTCPPorts == [ ];
+    "nothing is open to all" =
+      one.networking.firewall.allowedTCPPorts == [ ] && two.networking.firewall.allowedTCPPorts == [ ];
     "the units of Synapse run plexus" =
       lib.hasInfix "bin/plexus homeserver --config-path" takenOver.systemd.services.matrix-synapse.serviceConfig.ExecStart
       && lib.hasInfix "bin/plexus worker --config-path" takenOver.systemd.services.matrix-synapse-worker-writer.serviceConfig.ExecStart;
   };
   wrongParts = lib.attrNames (lib.filterAttrs (_: holds: !holds) parts);
 
-  presets = lib.genAttrs [ "single" "small" "medium" "large" ] (preset: (host { services.plexus.preset = preset; }).services.plexus.rendered);
+  presets = lib.genAttrs [ "single" "small" "medium" "large" ] (
+    preset: (host { services.plexus.preset = preset; }).services.plexus.rendered
+  );
   # Senders speak to other servers for all, and nobody asks identity servers.
   restricted =
     (host {
@@ -270,7 +287,10 @@ let
         preset = "large";
         settings = {
           enable_3pid_lookup = false;
-          outbound_federation_restricted_to = [ "sender1" "sender2" ];
+          outbound_federation_restricted_to = [
+            "sender1"
+            "sender2"
+          ];
         };
       };
     }).services.plexus.rendered;
@@ -283,27 +303,34 @@ let
 
   undescribed = lib.filter (
     # An option without a default must be set, so it has an example to go by.
-    o: !(o ? description) || !(o ? example || lib.hasSuffix ".enable" o.name || lib.hasSuffix ".package" o.name)
+    o:
+    !(o ? description)
+    || !(o ? example || lib.hasSuffix ".enable" o.name || lib.hasSuffix ".package" o.name)
   ) (import ../../nixos-module/doc.nix { inherit lib pkgs; }).options;
 in
 {
-  assertions = pkgs.runCommand "plexus-assertions" {
-    wrong = lib.concatLines (
-      lib.mapAttrsToList (words: _: "not refused: ${words}") (notRefused // notRefusedSynapse)
-      ++ map (message: "a plain configuration is refused: ${message}") ours
-      ++ map (o: "no description or example: ${o.name}") undescribed
-      ++ map (part: "does not hold: ${part}") wrongParts
-    );
-  } ''
-    if [ -n "$wrong" ]; then
-      echo "$wrong"
-      exit 1
-    fi
-    touch $out
-  '';
+  assertions =
+    pkgs.runCommand "plexus-assertions"
+      {
+        wrong = lib.concatLines (
+          lib.mapAttrsToList (words: _: "not refused: ${words}") (notRefused // notRefusedSynapse)
+          ++ map (message: "a plain configuration is refused: ${message}") ours
+          ++ map (o: "no description or example: ${o.name}") undescribed
+          ++ map (part: "does not hold: ${part}") wrongParts
+        );
+      }
+      ''
+        if [ -n "$wrong" ]; then
+          echo "$wrong"
+          exit 1
+        fi
+        touch $out
+      '';
 
   # Building it runs check-config on what the units of services.matrix-synapse will read.
-  from-synapse = pkgs.runCommand "plexus-taken-over" { checks = takenOver.system.checks; } "touch $out";
+  from-synapse = pkgs.runCommand "plexus-taken-over" {
+    checks = takenOver.system.checks;
+  } "touch $out";
 
   # Both hosts of a cluster render, and each has its own units.
   hosts = pkgs.runCommand "plexus-hosts" { } ''

@@ -1,5 +1,10 @@
 # Secrets are where they belong and nowhere else, and others reach the processes without a request failing.
-{ lib, pkgs, machines, ... }:
+{
+  lib,
+  pkgs,
+  machines,
+  ...
+}:
 
 {
   nodes.server = {
