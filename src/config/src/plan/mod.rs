@@ -302,9 +302,17 @@ pub struct Rendered {
 pub const SOCKET_PATH_MAX: usize = 107;
 
 impl ClusterFile {
-    /// Reads `cluster.toml`.
+    /// Reads `cluster.toml`. What is wrong is named by its key: `hosts.two.address: invalid IP address syntax`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        let toml = toml::Deserializer::parse(text).map_err(|e| e.to_string())?;
+        let file: Self = serde_path_to_error::deserialize(toml).map_err(|e| {
+            let path = e.path().to_string();
+            // A key that is not one has no name yet: `workers.?`.
+            match path.trim_end_matches(['.', '?']) {
+                "" => e.inner().message().to_owned(),
+                key => format!("{key}: {}", e.inner().message()),
+            }
+        })?;
         check_counts("workers", &file.workers)?;
         units::check(&file.resources)?;
         if !file.hosts.is_empty() {
