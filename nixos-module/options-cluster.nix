@@ -3,15 +3,8 @@
 
 let
   inherit (lib) mkOption types;
+  inherit (import ./option.nix lib) flag maybe;
   workersOf = import ./workers.nix lib;
-  hostPart =
-    description:
-    mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      inherit description;
-    };
 in
 {
   options.services.plexus = {
@@ -25,10 +18,10 @@ in
               example = "10.0.0.2";
               description = "Address that the other hosts reach this one at.";
             };
-            main = hostPart "Whether the main process runs here. Exactly one host has it.";
-            database = hostPart "Whether PostgreSQL runs here. Exactly one host has it.";
-            redis = hostPart "Whether Redis runs here. Exactly one host has it.";
-            proxy = hostPart "Whether nginx runs here. Any number of hosts may have it.";
+            main = flag false "Whether the main process runs here. Exactly one host has it.";
+            database = flag false "Whether PostgreSQL runs here. Exactly one host has it.";
+            redis = flag false "Whether Redis runs here. Exactly one host has it.";
+            proxy = flag false "Whether nginx runs here. Any number of hosts may have it.";
             workers = workersOf "Processes by role on this host.";
           };
         }
@@ -54,16 +47,11 @@ in
       '';
     };
 
-    cluster.secretFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
-      example = "/run/keys/plexus-cluster";
-      description = ''
-        File with a long random text, the same on all hosts of {option}`services.plexus.cluster.hosts`. The secrets they
-        share are derived from it: replication, PostgreSQL, Redis, registration, macaroons, forms and, unless there is one
-        already, the signing key.
-      '';
-    };
+    cluster.secretFile = maybe types.path "/run/keys/plexus-cluster" ''
+      File with a long random text, the same on all hosts of {option}`services.plexus.cluster.hosts`. The secrets they
+      share are derived from it: replication, PostgreSQL, Redis, registration, macaroons, forms and, unless there is one
+      already, the signing key.
+    '';
 
     cluster.tls = mkOption {
       default = null;
@@ -110,15 +98,10 @@ in
       );
     };
 
-    cluster.privateNetwork = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = ''
-        Whether nobody but the hosts of {option}`services.plexus.cluster.hosts` is on the network between them (WireGuard,
-        a switch of their own). Only then may {option}`services.plexus.cluster.tls` be missing: access tokens, messages
-        and passwords go from host to host.
-      '';
-    };
+    cluster.privateNetwork = flag false ''
+      Whether nobody but the hosts of {option}`services.plexus.cluster.hosts` is on the network between them (WireGuard,
+      a switch of their own). Only then may {option}`services.plexus.cluster.tls` be missing: access tokens, messages
+      and passwords go from host to host.
+    '';
   };
 }

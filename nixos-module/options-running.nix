@@ -3,13 +3,8 @@
 
 let
   inherit (lib) mkOption types;
-  limit =
-    description: example:
-    mkOption {
-      type = types.nullOr (types.strMatching "[0-9]{1,18}[KMGT%]?");
-      default = null;
-      inherit example description;
-    };
+  inherit (import ./option.nix lib) flag maybe;
+  limit = maybe (types.strMatching "[0-9]{1,18}[KMGT%]?");
 in
 {
   options.services.plexus = {
@@ -39,34 +34,23 @@ in
       type = types.attrsOf (
         types.submodule {
           options = {
-            pool = mkOption {
-              type = types.nullOr (types.ints.between 2 1000);
-              default = null;
-              example = 12;
-              description = "Connections to PostgreSQL; 12 for writers of events and 8 for others if null.";
-            };
-            memoryHigh = limit "Memory above which systemd slows the process down." "1G";
-            memoryMax = limit "Memory above which the process is killed and started again." "2G";
-            cpuWeight = mkOption {
-              type = types.nullOr (types.ints.between 1 10000);
-              default = null;
-              example = 200;
-              description = "Share of the processors beside others; 100 if null.";
-            };
+            pool =
+              maybe (types.ints.between 2 1000) 12
+                "Connections to PostgreSQL; 12 for writers of events and 8 for others if null.";
+            memoryHigh = limit "1G" "Memory above which systemd slows the process down.";
+            memoryMax = limit "2G" "Memory above which the process is killed and started again.";
+            cpuWeight =
+              maybe (types.ints.between 1 10000) 200
+                "Share of the processors beside others; 100 if null.";
           };
         }
       );
     };
 
-    secrets.generate = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = ''
-        Whether the first start makes the signing key and the secrets that are missing, in the folder {file}`secrets` of
-        {option}`services.plexus.dataDir`, readable by the service alone.
-      '';
-    };
+    secrets.generate = flag true ''
+      Whether the first start makes the signing key and the secrets that are missing, in the folder {file}`secrets` of
+      {option}`services.plexus.dataDir`, readable by the service alone.
+    '';
 
     secrets.files = mkOption {
       type = types.attrsOf types.path;

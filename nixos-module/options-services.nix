@@ -3,15 +3,11 @@
 
 let
   inherit (lib) mkOption types;
+  inherit (import ./option.nix lib) flag maybe;
 in
 {
   options.services.plexus = {
-    database.createLocally = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = "Whether to run PostgreSQL on this host, with a database of the collation Synapse's schema needs.";
-    };
+    database.createLocally = flag true "Whether to run PostgreSQL on this host, with a database of the collation Synapse's schema needs.";
 
     database.host = mkOption {
       type = types.str;
@@ -41,56 +37,34 @@ in
       description = "Database. It must have been made with the collation C where {option}`services.plexus.database.createLocally` is false.";
     };
 
-    database.pool = mkOption {
-      type = types.nullOr (types.ints.between 2 1000);
-      default = null;
-      example = 20;
-      description = "Connections of a process to PostgreSQL, unless {option}`services.plexus.resources` says otherwise; 12 for writers of events and 8 for others if null.";
-    };
+    database.pool =
+      maybe (types.ints.between 2 1000) 20
+        "Connections of a process to PostgreSQL, unless {option}`services.plexus.resources` says otherwise; 12 for writers of events and 8 for others if null.";
 
-    database.tls.mode = mkOption {
-      type = types.nullOr (
-        types.enum [
+    database.tls.mode =
+      maybe
+        (types.enum [
           "disable"
           "allow"
           "prefer"
           "require"
           "verify-ca"
           "verify-full"
-        ]
-      );
-      default = null;
-      example = "verify-full";
-      description = "libpq's `sslmode` towards a PostgreSQL elsewhere; `prefer` if null. Only `verify-ca` and `verify-full` make sure whom the password goes to. Unix sockets have none, hosts of a cluster have {option}`services.plexus.cluster.tls`.";
-    };
+        ])
+        "verify-full"
+        "libpq's `sslmode` towards a PostgreSQL elsewhere; `prefer` if null. Only `verify-ca` and `verify-full` make sure whom the password goes to. Unix sockets have none, hosts of a cluster have {option}`services.plexus.cluster.tls`.";
 
-    database.tls.caFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
-      example = "/etc/postgresql-ca.pem";
-      description = "CA certificates of a PostgreSQL elsewhere, PEM.";
-    };
+    database.tls.caFile =
+      maybe types.path "/etc/postgresql-ca.pem"
+        "CA certificates of a PostgreSQL elsewhere, PEM.";
 
-    database.passFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
-      example = "/run/keys/pgpass";
-      description = "Password file in libpq's format; it must not be in the Nix store.";
-    };
+    database.passFile =
+      maybe types.path "/run/keys/pgpass"
+        "Password file in libpq's format; it must not be in the Nix store.";
 
-    redis.createLocally = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = "Whether to run Redis on this host, on a unix socket.";
-    };
+    redis.createLocally = flag true "Whether to run Redis on this host, on a unix socket.";
 
-    redis.host = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "redis.example.org";
-      description = "Host of Redis where it is not local.";
-    };
+    redis.host = maybe types.str "redis.example.org" "Host of Redis where it is not local.";
 
     redis.port = mkOption {
       type = types.port;
@@ -99,40 +73,21 @@ in
       description = "Port of a Redis elsewhere, or of that of a cluster of several hosts.";
     };
 
-    redis.username = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "plexus";
-      description = "ACL user of a Redis elsewhere; it needs {option}`services.plexus.redis.passwordFile`.";
-    };
+    redis.username =
+      maybe types.str "plexus"
+        "ACL user of a Redis elsewhere; it needs {option}`services.plexus.redis.passwordFile`.";
 
-    redis.tls.enable = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = "Whether to speak TLS to a Redis elsewhere.";
-    };
+    redis.tls.enable = flag false "Whether to speak TLS to a Redis elsewhere.";
 
-    redis.tls.caFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
-      example = "/etc/redis-ca.pem";
-      description = "CA certificates of that Redis, PEM; those of the operating system if null.";
-    };
+    redis.tls.caFile =
+      maybe types.path "/etc/redis-ca.pem"
+        "CA certificates of that Redis, PEM; those of the operating system if null.";
 
-    redis.passwordFile = mkOption {
-      type = types.nullOr types.path;
-      default = null;
-      example = "/run/keys/redis";
-      description = "File with the password of Redis; it must not be in the Nix store.";
-    };
+    redis.passwordFile =
+      maybe types.path "/run/keys/redis"
+        "File with the password of Redis; it must not be in the Nix store.";
 
-    nginx.enable = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = "Whether nginx sends each request to the process that is there for it.";
-    };
+    nginx.enable = flag true "Whether nginx sends each request to the process that is there for it.";
 
     nginx.address = mkOption {
       type = types.str;
@@ -148,32 +103,17 @@ in
       description = "Port of the plain HTTP listener.";
     };
 
-    nginx.openFirewall = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = "Whether the firewall lets others reach {option}`services.plexus.nginx.port`.";
-    };
+    nginx.openFirewall = flag false "Whether the firewall lets others reach {option}`services.plexus.nginx.port`.";
 
-    nginx.virtualHost = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "matrix.example.org";
-      description = ''
-        Virtual host of {option}`services.nginx` that gets the paths of Matrix. Its certificate is set there:
-        {option}`services.nginx.virtualHosts.<name>.enableACME` and `forceSSL`.
-      '';
-    };
+    nginx.virtualHost = maybe types.str "matrix.example.org" ''
+      Virtual host of {option}`services.nginx` that gets the paths of Matrix. Its certificate is set there:
+      {option}`services.nginx.virtualHosts.<name>.enableACME` and `forceSSL`.
+    '';
 
-    nginx.wellKnown = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "example.org";
-      description = ''
-        Virtual host of {option}`services.nginx`, that of the server name, which tells clients and other servers where the
-        server is ({file}`/.well-known/matrix/client` and {file}`/.well-known/matrix/server`), where that is elsewhere:
-        {option}`services.plexus.publicBaseUrl` must be set. With it no port 8448 is needed.
-      '';
-    };
+    nginx.wellKnown = maybe types.str "example.org" ''
+      Virtual host of {option}`services.nginx`, that of the server name, which tells clients and other servers where the
+      server is ({file}`/.well-known/matrix/client` and {file}`/.well-known/matrix/server`), where that is elsewhere:
+      {option}`services.plexus.publicBaseUrl` must be set. With it no port 8448 is needed.
+    '';
   };
 }

@@ -2,6 +2,7 @@
 
 let
   inherit (lib) mkOption types;
+  inherit (import ./option.nix lib) flag maybe;
   toml = pkgs.formats.toml { };
 
   workersOf = import ./workers.nix lib;
@@ -24,12 +25,9 @@ in
       description = "The part of user ids after the colon. It can never be changed.";
     };
 
-    publicBaseUrl = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "https://matrix.example.org/";
-      description = "Where clients reach the server; `https://` and the server name if null.";
-    };
+    publicBaseUrl =
+      maybe types.str "https://matrix.example.org/"
+        "Where clients reach the server; `https://` and the server name if null.";
 
     preset = mkOption {
       type = types.enum [
@@ -52,12 +50,7 @@ in
       description = "Folder of media, keys, secrets and sockets.";
     };
 
-    enableRegistration = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = "Whether anybody may register.";
-    };
+    enableRegistration = flag false "Whether anybody may register.";
 
     settings = mkOption {
       inherit (toml) type;
@@ -71,15 +64,10 @@ in
       '';
     };
 
-    backup.enable = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = ''
-        Whether to make backups: the database, the signing key and other secrets, the media. `plexus-backup` makes one
-        by hand, `plexus-restore` puts one back. With several hosts they are made where the main process is.
-      '';
-    };
+    backup.enable = flag false ''
+      Whether to make backups: the database, the signing key and other secrets, the media. `plexus-backup` makes one
+      by hand, `plexus-restore` puts one back. With several hosts they are made where the main process is.
+    '';
 
     backup.directory = mkOption {
       type = types.path;
@@ -102,23 +90,13 @@ in
       description = "Number of backups that are kept.";
     };
 
-    backup.media = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = "Whether backups hold the media. Each holds all of them.";
-    };
+    backup.media = flag true "Whether backups hold the media. Each holds all of them.";
 
-    metrics.scrape = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = ''
-        Whether {option}`services.prometheus` on this host collects the metrics of all processes, each under its name as
-        the label `instance`. They are read on {option}`services.plexus.metrics.port` through nginx, since the processes
-        listen on unix sockets.
-      '';
-    };
+    metrics.scrape = flag false ''
+      Whether {option}`services.prometheus` on this host collects the metrics of all processes, each under its name as
+      the label `instance`. They are read on {option}`services.plexus.metrics.port` through nginx, since the processes
+      listen on unix sockets.
+    '';
 
     metrics.port = mkOption {
       type = types.port;
