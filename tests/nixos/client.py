@@ -7,6 +7,11 @@ from urllib.parse import quote
 # The processes of presets.
 SMALL = ["main", "events1", "sync1"]
 MEDIUM = ["main", "client1", "events1", "events2", "federation1", "streams1", "sync1", "sync2"]
+# Those of each host of machines.three, where clients reach that cluster, and the port of a first sync process: ports
+# follow from role and number.
+THREE = {"one": ["main", "one-events1"], "two": ["two-sync1", "two-client1"], "three": ["three-sync1", "three-client1"]}
+ONE = "http://one:8008"
+SYNC = 8098
 # Patience, in seconds. No test fails because a machine is slow.
 LONG = 300
 
@@ -121,6 +126,21 @@ def two_users(machine, base="http://server:8008"):
     room = alice.create_room(preset="public_chat")
     bob.join(room)
     return alice, bob, room
+
+
+def begin(processes, machine, base="http://server:8008"):
+    """Starts all machines and waits for the processes, by their machine; then two users on a machine of theirs."""
+    start_all()
+    for host, names in processes.items():
+        serving(host, names, machine, base)
+    return two_users(machine, base)
+
+
+def directly(machine, user, host):
+    """The same user on a machine, who asks the sync process of a host of machines.three itself."""
+    client = Client(machine, f"http://{host}:{SYNC}")
+    client.token = user.token
+    return client
 
 
 class Load:

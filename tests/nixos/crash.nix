@@ -3,16 +3,10 @@
 { machines, ... }:
 
 {
-  nodes.server = {
-    imports = [ machines.server ];
-    services.plexus.preset = "medium";
-  };
-  nodes.client = machines.client;
+  nodes = machines.medium;
 
   testScript = ''
-    start_all()
-    serving(server, MEDIUM, client)
-    alice, bob, room = two_users(client)
+    alice, bob, room = begin({server: MEDIUM}, client)
 
     with subtest("each role is killed"):
         load = Load(room, alice, bob)

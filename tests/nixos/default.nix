@@ -4,7 +4,7 @@
 
 let
   inherit (pkgs) lib;
-  machines = import ./machines.nix self;
+  machines = import ./machines.nix self lib;
   test =
     name:
     let

@@ -1,5 +1,5 @@
 # The machines of the tests. A test imports one and says what else there is to it.
-self:
+self: lib:
 let
   # Plexus as all of them have it. Tests speak faster than people do.
   common =
@@ -24,10 +24,6 @@ let
         nginx.openFirewall = true;
       };
     };
-in
-{
-  # A host with everything on it; `preset` says how many processes.
-  server = common;
 
   # Where users are: Load of client.py runs there.
   client =
@@ -37,13 +33,13 @@ in
       environment.etc."load.py".source = ./load.py;
     };
 
-  # One of three hosts: `one` has PostgreSQL, Redis, nginx, the main process and an events writer, the other two answer
-  # clients.
+  # `one` has PostgreSQL, Redis, nginx, the main process and an events writer, the other two answer clients. Of the two
+  # firewalls of NixOS, `one` has iptables'.
   host =
-    { nodes, ... }:
+    { nodes, config, ... }:
     {
       imports = [ common ];
-      networking.nftables.enable = true;
+      networking.nftables.enable = config.networking.hostName != "one";
       environment.etc."plexus-cluster-secret" = {
         text = "only for this test: what stands in the store is no secret";
         mode = "0400";
@@ -75,4 +71,24 @@ in
         };
       };
     };
+in
+{
+  inherit client;
+
+  # A host with everything on it; `preset` says how many processes.
+  server = common;
+
+  # Such a host with the processes MEDIUM of client.py, and users on another.
+  medium = {
+    server = {
+      imports = [ common ];
+      services.plexus.preset = "medium";
+    };
+    inherit client;
+  };
+
+  # Three hosts of one cluster, with the processes THREE of client.py, and a machine that doesn't belong to it.
+  three = lib.genAttrs [ "one" "two" "three" ] (_: host) // {
+    outside = client;
+  };
 }

@@ -1,32 +1,16 @@
 # Three hosts from one expression: each has its part, the firewall lets through what it should and no more, a host that
 # crashes does not stop the others.
-{ lib, machines, ... }:
+{ machines, ... }:
 
 {
-  nodes = lib.genAttrs [ "one" "two" "three" ] (_: machines.host) // {
-    outside = { };
-  };
+  nodes = machines.three;
 
   testScript = ''
-    PROCESSES = {one: ["main", "one-events1"], two: ["two-sync1", "two-client1"], three: ["three-sync1", "three-client1"]}
-    BASE = "http://one:8008"
-    # Ports follow from role and number: the first sync process' for clients.
-    SYNC = 8098
+    PROCESSES = {host: THREE[host.name] for host in [one, two, three]}
 
-    start_all()
-    for host, names in PROCESSES.items():
-        serving(host, names, outside, BASE)
-    alice, bob, room = two_users(outside, BASE)
+    alice, bob, room = begin(PROCESSES, outside, ONE)
     since = bob.sync()["next_batch"]
     said: list[str] = []
-
-
-    def directly(host, name):
-        """Bob, who asks the sync process of that host itself."""
-        client = Client(host, f"http://{name}:{SYNC}")
-        client.token = bob.token
-        return client
-
 
     with subtest("each host runs its part and has the same shared configuration"):
         for host, names in PROCESSES.items():
@@ -39,7 +23,7 @@
         said.append(alice.send(room, "one cluster"))
         t.assertEqual(bob.heard(room, since), said)
         for host, name in [(two, "two"), (three, "three")]:
-            retry(lambda _: directly(host, name).heard(room, since) == said, LONG)
+            retry(lambda _: directly(host, bob, name).heard(room, since) == said, LONG)
 
     with subtest("Prometheus on one host finds the processes of all"):
         t.assertEqual(metrics(two), sorted(name for names in PROCESSES.values() for name in names))
@@ -60,8 +44,8 @@
         said.append(alice.send(room, "without three"))
         t.assertEqual(bob.heard(room, since), said)
         three.start()
-        serving(three, PROCESSES[three], outside, BASE)
-        retry(lambda _: directly(three, "three").heard(room, since) == said, LONG)
+        serving(three, PROCESSES[three], outside, ONE)
+        retry(lambda _: directly(three, bob, "three").heard(room, since) == said, LONG)
         t.assertEqual(bob.texts(room), ["one cluster", "without three"])
   '';
 }

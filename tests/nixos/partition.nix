@@ -1,37 +1,22 @@
 # Of three hosts, one that answers clients is cut off, then the one with PostgreSQL, Redis and nginx, while users talk:
 # the proxy passes by whom it can't reach, all catch up afterwards without a gap and without hearing anything twice, and
 # what a client repeats because it had no answer is there once.
-{ lib, machines, ... }:
+{ machines, ... }:
 
 {
-  nodes = lib.genAttrs [ "one" "two" "three" ] (_: machines.host) // {
-    outside = machines.client;
-    # Beside the processes of two, on the far side of the cut; it asks them itself.
+  nodes = machines.three // {
+    # Beside the processes of two, on the far side of the cut, is a user who asks them directly.
     two.imports = [
-      machines.host
+      machines.three.two
       machines.client
     ];
   };
 
   testScript = ''
-    PROCESSES = {one: ["main", "one-events1"], two: ["two-sync1", "two-client1"], three: ["three-sync1", "three-client1"]}
-    BASE = "http://one:8008"
-    # Ports follow from role and number: the first sync process' for clients.
-    SYNC = 8098
+    PROCESSES = {host: THREE[host.name] for host in [one, two, three]}
 
-    start_all()
-    for host, names in PROCESSES.items():
-        serving(host, names, outside, BASE)
-    alice, bob, room = two_users(outside, BASE)
+    alice, bob, room = begin(PROCESSES, outside, ONE)
     before = {host: pids(host, names) for host, names in PROCESSES.items()}
-
-
-    def directly(host, user, name):
-        """The same user, who asks the sync process of that host itself."""
-        client = Client(host, f"http://{name}:{SYNC}")
-        client.token = user.token
-        return client
-
 
     with subtest("a host that is cut off is passed by"):
         since = bob.sync()["next_batch"]

@@ -3,18 +3,12 @@
 { machines, ... }:
 
 {
-  nodes.server = {
-    imports = [ machines.server ];
-    services.plexus.preset = "medium";
-  };
-  nodes.client = machines.client;
+  nodes = machines.medium;
 
   testScript = ''
     UP = "runuser -u postgres -- psql -tAc 'SELECT 1' plexus"
 
-    start_all()
-    serving(server, MEDIUM, client)
-    alice, bob, room = two_users(client)
+    alice, bob, room = begin({server: MEDIUM}, client)
     before = pids(server, MEDIUM)
     gone = {
         "PostgreSQL restarts": ["systemctl restart postgresql.service"],

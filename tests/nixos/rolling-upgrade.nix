@@ -42,11 +42,9 @@ in
     PROCESSES = ["main", "client1", "events1", "sync1", "sync2"]
     SWITCH = "/bin/switch-to-configuration test"
 
-    start_all()
-    serving(server, PROCESSES, client)
+    alice, bob, room = begin({server: PROCESSES}, client)
     server.wait_for_unit("plexus-rolling.service")
     base = server.succeed("readlink -f /run/current-system").strip()
-    alice, bob, room = two_users(client)
 
 
     def journal(since):

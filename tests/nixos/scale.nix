@@ -15,11 +15,9 @@
   nodes.client = machines.client;
 
   testScript = ''
-    start_all()
-    serving(server, SMALL, client)
+    alice, bob, room = begin({server: SMALL}, client)
     server.wait_for_unit("plexus-rolling.service")
     base = server.succeed("readlink -f /run/current-system").strip()
-    alice, bob, room = two_users(client)
 
 
     def running():

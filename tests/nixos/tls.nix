@@ -1,8 +1,9 @@
-# Two hosts whose processes, PostgreSQL, Redis and nginx speak TLS with each other, with certificates of a CA of their own.
+# Two hosts whose processes, PostgreSQL, Redis and nginx speak TLS with each other, with certificates of a CA of their own;
+# they restart one by one without a failed request.
 {
-  self,
   lib,
   pkgs,
+  machines,
   ...
 }:
 
@@ -33,7 +34,10 @@ let
       inherit (config.networking) hostName;
     in
     {
-      imports = [ self.nixosModules.default ];
+      imports = [
+        machines.server
+        machines.client
+      ];
       networking.nftables.enable = true;
       environment.systemPackages = [
         pkgs.openssl
@@ -46,11 +50,6 @@ let
         "plexus-cluster-ca".source = "${made}/ca.pem";
       };
       services.plexus = {
-        enable = true;
-        serverName = "example.org";
-        enableRegistration = true;
-        nginx.address = "0.0.0.0";
-        nginx.openFirewall = true;
         cluster.secretFile = "/etc/plexus-cluster-secret";
         cluster.tls = {
           certificateFile = "${made}/${hostName}.pem";
@@ -72,19 +71,22 @@ let
           };
         };
       };
+      specialisation.other.configuration.services.plexus.resources =
+        lib.genAttrs [ "main" "events" "sync" ]
+          (_: {
+            cpuWeight = 200;
+          });
     };
 in
 {
   nodes = lib.genAttrs [ "one" "two" ] (_: cluster);
 
   testScript = ''
-    start_all()
-    base = "http://one:8008"
-    serving(one, ["main"], two, base)
-    serving(two, ["two-events1", "two-sync1"], two, base)
+    PROCESSES = {one: ["main"], two: ["two-events1", "two-sync1"]}
+
+    alice, bob, room = begin(PROCESSES, two, ONE)
 
     with subtest("a conversation goes from host to host"):
-        alice, bob, room = two_users(two, base)
         since = bob.sync()["next_batch"]
         said = [alice.send(room, "over TLS")]
         t.assertEqual(bob.heard(room, since), said)
@@ -117,5 +119,17 @@ in
         kill(two, "two-sync1")
         two.succeed("systemctl restart plexus-rolling.service")
         two.succeed("systemctl is-active plexus-rolling.service plexus-two-sync1.service")
+
+    with subtest("a switch of either host asks each process through TLS, and no request fails"):
+        load = Load(room, alice, bob)
+        for host, names in PROCESSES.items():
+            before = pids(host, names)
+            host.succeed("/run/current-system/specialisation/other/bin/switch-to-configuration test")
+            said = host.succeed("journalctl -q -o cat -t plexus-rolling").splitlines()
+            restarted = [line for line in said if line.startswith(("Trying", "Restarting"))]
+            expected = [f"Restarting {name}" for name in reversed(names)]
+            t.assertEqual(restarted, ["Trying the new configuration with plexus-canary.service"] + expected)
+            t.assertFalse(set(before.values()) & set(pids(host, names).values()))
+        t.assertEqual(load.finish(), [])
   '';
 }

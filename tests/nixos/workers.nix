@@ -21,9 +21,7 @@
   nodes.client = machines.client;
 
   testScript = ''
-    start_all()
-    serving(server, MEDIUM, client)
-    alice, bob, room = two_users(client)
+    alice, bob, room = begin({server: MEDIUM}, client)
 
 
     def routes():
