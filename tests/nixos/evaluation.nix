@@ -124,6 +124,44 @@ let
     ];
   takenOver = synapse { };
 
+  # What only the program can tell fails the build, so it never gets as far as a switch. By what is said then, the
+  # package that can't be built.
+  unbuildable =
+    lib.mapAttrs (_: settings: (host settings).services.plexus.rendered) {
+      "cluster.toml: workers.synk: there is no such role; allowed: events, sync, " = {
+        services.plexus.workers.synk = 1;
+      };
+      "cluster.toml: workers.sync: found 100; allowed: 0 to 20" = {
+        services.plexus.workers.sync = 100;
+      };
+      "cluster.toml: resources.sink: there is no such role" = {
+        services.plexus.resources.sink.pool = 5;
+      };
+      "cluster.toml: hosts.one.address: invalid IP address" = cluster {
+        services.plexus.cluster.hosts.one.address = "one.example.org";
+      };
+      "cluster.toml: hosts.two.workers.synk: there is no such role; allowed: events, sync, " = cluster {
+        services.plexus.cluster.hosts.two.workers.synk = 1;
+      };
+      "cluster.toml: hosts.two.workers.sync: found 100; allowed: 0 to 20" = cluster {
+        services.plexus.cluster.hosts.two.workers.sync.count = lib.mkForce 100;
+      };
+      "homeserver.yaml:[0-9]+: max_upload_size: found the string \"lots\"; allowed: a number of bytes" = {
+        services.plexus.settings.max_upload_size = "lots";
+      };
+      "live.yaml:[0-9]+: rc_message.per_second: found the string \"fast\"" = cluster {
+        services.plexus.settings.rc_message.per_second = "fast";
+      };
+      "services.postgresql.settings.max_connections: the processes need [0-9]+" = {
+        services.postgresql.settings.max_connections = 20;
+      };
+    }
+    // {
+      "homeserver.yaml:[0-9]+: database.args.cp_max: found" = lib.findFirst (
+        check: check.name == "plexus-from-synapse"
+      ) null (synapse { services.matrix-synapse.settings.database.args.cp_max = "many"; }).system.checks;
+    };
+
   # Each assertion of the module, by words of its message, with a configuration that breaks it.
   refused = {
     "registration_shared_secret" = {
@@ -326,6 +364,15 @@ in
         fi
         touch $out
       '';
+
+  unbuildable = pkgs.runCommand "plexus-unbuildable" { } (
+    lib.concatStrings (
+      lib.mapAttrsToList (words: package: ''
+        grep -E ${lib.escapeShellArg words} ${pkgs.testers.testBuildFailure package}/testBuildFailure.log
+      '') unbuildable
+    )
+    + "touch $out"
+  );
 
   # Building it runs check-config on what the units of services.matrix-synapse will read.
   from-synapse = pkgs.runCommand "plexus-taken-over" {

@@ -307,9 +307,8 @@ impl ClusterFile {
         let toml = toml::Deserializer::parse(text).map_err(|e| e.to_string())?;
         let file: Self = serde_path_to_error::deserialize(toml).map_err(|e| {
             let path = e.path().to_string();
-            // A key that is not one has no name yet: `workers.?`.
-            match path.trim_end_matches(['.', '?']) {
-                "" => e.inner().message().to_owned(),
+            match path.as_str() {
+                "." => e.inner().message().to_owned(),
                 key => format!("{key}: {}", e.inner().message()),
             }
         })?;

@@ -19,7 +19,7 @@ pub enum Preset {
 
 /// What a worker is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum Role {
     /// Writes events: each has its share of the rooms.
     Events,
@@ -39,6 +39,16 @@ pub enum Role {
     Background,
     /// Runs pushers: each has its share of the users.
     Pusher,
+}
+
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    /// The role of that name; the error names those there are.
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = || Role::ALL.map(Role::name).join(", ");
+        Role::ALL.into_iter().find(|role| role.name() == name).ok_or_else(|| format!("there is no such role; allowed: {}", names()))
+    }
 }
 
 impl Role {
