@@ -84,6 +84,9 @@ class Client:
     def create_room(self, **options):
         return self.client("POST", "/createRoom", options)["room_id"]
 
+    def invite(self, room, user):
+        self.client("POST", f"/rooms/{quote(room, safe='')}/invite", {"user_id": user})
+
     def join(self, room):
         self.client("POST", "/join/" + quote(room, safe=""), {})
 

@@ -41,4 +41,5 @@ lib.genAttrs [
   "secrets"
   "migrate-from-synapse"
   "backup-restore"
+  "federation"
 ] test

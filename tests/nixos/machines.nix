@@ -14,7 +14,7 @@ let
       imports = [ self.nixosModules.default ];
       services.plexus = {
         enable = true;
-        serverName = "example.org";
+        serverName = lib.mkDefault "example.org";
         enableRegistration = true;
         settings.rc_message = fast;
         settings.rc_registration = fast;

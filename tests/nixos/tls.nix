@@ -8,29 +8,13 @@
 }:
 
 let
-  # A CA and a certificate for each host, as an admin would make them.
-  certificates =
-    addresses:
-    pkgs.runCommand "plexus-test-certificates" { nativeBuildInputs = [ pkgs.openssl ]; } (
-      ''
-        mkdir $out
-        cd $out
-        openssl req -new -x509 -days 3650 -nodes -newkey rsa:2048 -subj "/CN=Test CA" -keyout ca.key -out ca.pem
-      ''
-      + lib.concatStrings (
-        lib.mapAttrsToList (name: address: ''
-          openssl req -new -nodes -newkey rsa:2048 -subj "/CN=${name}" -keyout ${name}.key -out ${name}.csr
-          printf 'basicConstraints=CA:FALSE\nsubjectAltName=IP:${address},DNS:plexus\n' > ${name}.ext
-          openssl x509 -req -days 3650 -in ${name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ${name}.ext -out ${name}.pem
-        '') addresses
-      )
-    );
-
   cluster =
     { nodes, config, ... }:
     let
       address = name: nodes.${name}.networking.primaryIPAddress;
-      made = certificates (lib.genAttrs [ "one" "two" ] address);
+      made = import ./certificates.nix pkgs (
+        lib.genAttrs [ "one" "two" ] (name: "IP:${address name},DNS:plexus")
+      );
       inherit (config.networking) hostName;
     in
     {
