@@ -138,7 +138,7 @@ pub fn read_plan(file: &Path) -> Result<Plan, String> {
 
 fn plan_for(file: &Path, base_port: Option<u16>, program: Option<&Path>) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("There is no cluster: {} doesn't exist (`plexus cluster up` makes one)", file.display()),
+        std::io::ErrorKind::NotFound => format!("There is no cluster: {} doesn't exist (`plexus cluster up`, or ./dev up, makes one)", file.display()),
         _ => format!("{}: {e}", file.display()),
     })?;
     let mut cluster = ClusterFile::parse(&text).map_err(|e| format!("{}: {e}", file.display()))?;

@@ -13,6 +13,9 @@ use super::{Failed, read_plan};
 pub fn run(file: &Path) -> Result<(), Failed> {
     let plan = read_plan(file).map_err(Failed::Config)?;
     let running = Running::read(&plan.data_dir);
+    if running.live_supervisor().is_none() && !running.processes.values().any(|p| p.alive()) {
+        return Err(Failed::Run("The cluster doesn't run; `up` starts it.".into()));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let positions = runtime.block_on(positions(&plan));
     let mut names: Vec<&str> = Vec::new();
