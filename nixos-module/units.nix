@@ -155,6 +155,13 @@ let
         sed '/proxy_ssl_\(trusted_certificate\|verify\) /d' "$out/nginx/$file.conf" > "check/$file.conf"
       done
       ${lib.getExe config.services.nginx.package} -t -e stderr -c "$PWD/check/nginx.conf"
+      # A pool is looked up when it is asked for; whether all of them exist, nginx doesn't say.
+      sed -n 's/^upstream \(plexus_[a-z_]*\) {$/\1/p' check/plexus.conf | sort > check/pools
+      grep -o ' plexus_[a-z_]*;$' check/plexus.conf | tr -d ' ;' | sort -u > check/named
+      if [ ! -s check/named ] || [ -n "$(comm -13 check/pools check/named)" ]; then
+        echo "routes lead to what is no pool of processes: $(comm -13 check/pools check/named)" >&2
+        exit 1
+      fi
     ''}
   '';
 

@@ -318,17 +318,14 @@ let
   presets = lib.genAttrs [ "single" "small" "medium" "large" ] (
     preset: (host { services.plexus.preset = preset; }).services.plexus.rendered
   );
-  # Senders speak to other servers for all, and nobody asks identity servers.
-  restricted =
+  # Each process speaks to other servers itself, and asks identity servers.
+  unrestricted =
     (host {
       services.plexus = {
         preset = "large";
         settings = {
-          enable_3pid_lookup = false;
-          outbound_federation_restricted_to = [
-            "sender1"
-            "sender2"
-          ];
+          enable_3pid_lookup = true;
+          outbound_federation_restricted_to = [ ];
         };
       };
     }).services.plexus.rendered;
@@ -428,8 +425,10 @@ in
         exit 1
       fi
     }
-    expect ${presets.large} "sync1 sync2 sync3 sync4"
-    expect ${restricted} "events1 events2 events3 events4 federation1 federation2 streams1 streams2 sync1 sync2 sync3 sync4"
+    expect ${presets.medium} "events1 events2 federation1 streams1 sync1 sync2"
+    expect ${presets.large} "events1 events2 events3 events4 federation1 federation2 streams1 streams2 sync1 sync2 sync3 sync4"
+    expect ${two.services.plexus.rendered} "two-events1 two-events2 two-sync1"
+    expect ${unrestricted} "sync1 sync2 sync3 sync4"
     touch $out
   '';
 

@@ -253,6 +253,23 @@ fn only_those_concerned_by_a_change_get_another_generation() {
 }
 
 #[test]
+fn few_speak_to_other_servers_for_all() {
+    let settings = |more: &str| format!("server_name = 'localhost'\npreset = 'large'\n[settings]\n{more}\n");
+    for (toml, speakers) in [
+        (settings(""), vec!["sender1", "sender2"]),
+        (settings("outbound_federation_restricted_to = ['client1', 'master']").replace("[settings]", "[workers]\nclient = 1\n[settings]"), vec!["main", "client1"]),
+        ("server_name = 'localhost'\npreset = 'medium'\n".to_owned(), vec!["main"]),
+        ("server_name = 'localhost'\npreset = 'single'\n".to_owned(), vec!["main"]),
+    ] {
+        let (configs, _) = load_all(&toml);
+        let names: Vec<String> = configs.iter().map(Config::duties).filter(|d| d.outbound_federation).map(|d| d.instance.replace("master", "main")).collect();
+        assert_eq!(names, speakers, "{toml}");
+    }
+    let (configs, _) = load_all(&settings("outbound_federation_restricted_to = []"));
+    assert!(configs.iter().all(|c| c.duties().outbound_federation));
+}
+
+#[test]
 fn units_say_what_is_asked_for() {
     let toml = "server_name = 'a.b'\nunix_sockets = true\ndata_dir = '/var/lib/plexus'\n[database]\nhost = '/run/postgresql'\n[redis]\npath = '/run/redis'\n[systemd]\nlive_dir = '/etc/plexus'\ncredentials = { form = '/s/form' }\nencrypted_credentials = { macaroon = '/s/m' }\nextra_files = ['extra.yaml']\n[resources.main]\npool = 30\ncpu_weight = 200\nmemory_max = '2G'\n";
     let files = plan(toml, Path::new("/etc")).render(&routes());

@@ -50,6 +50,9 @@ fn is_media(key: &str) -> bool {
 /// Setting that names the processes that alone speak to other servers.
 pub const SPEAKERS: &str = "outbound_federation_restricted_to";
 
+/// Setting that lets the processes ask identity servers.
+pub const LOOKUPS: &str = "enable_3pid_lookup";
+
 /// What all processes must have the same view of: who writes what, and what they meet at.
 pub fn agreed(plan: &Plan) -> String {
     let mut keys = Keys::default();
@@ -112,6 +115,8 @@ fn shared_keys(plan: &Plan) -> Keys {
     // Other servers' keys are asked from those servers themselves.
     keys.line("trusted_key_servers", "[]");
     keys.line("suppress_key_server_warning", "true");
+    // Who writes events would need the internet for it.
+    keys.line(LOOKUPS, "false");
     for (key, value) in plan.file.settings.iter().filter(|(key, _)| !is_live(key)) {
         keys.set(key, entry(key, value));
     }
@@ -229,6 +234,9 @@ fn duties(plan: &Plan, keys: &mut Keys) {
     }
     if !writers.is_empty() {
         keys.set("stream_writers", format!("stream_writers:\n{writers}"));
+    }
+    if let Some(speakers) = plan.speakers() {
+        keys.line(SPEAKERS, &list(&speakers));
     }
     for (key, role) in [("federation_sender_instances", Role::Sender), ("pusher_instances", Role::Pusher)] {
         if !names(role).is_empty() {

@@ -500,15 +500,24 @@ impl Plan {
         let Some(role) = process.role else { return true };
         role.asks().iter().any(|whom| match whom {
             Outside::Servers => self.speakers().is_none_or(|names| names.contains(&process.name)),
-            Outside::Lookups => self.file.settings.get("enable_3pid_lookup") != Some(&toml::Value::Boolean(false)),
+            Outside::Lookups => self.file.settings.get(homeserver::LOOKUPS) == Some(&toml::Value::Boolean(true)),
             Outside::Logins | Outside::Pages | Outside::Services | Outside::Gateways => true,
         })
     }
 
-    /// The processes that alone speak to other servers; `None`: each for itself.
+    /// The processes that alone speak to other servers: the senders or, without any, main, unless the settings name
+    /// others. By the names of the setting, which calls main [`crate::MAIN`]. `None`: each for itself, as settings with
+    /// an empty list have it.
     fn speakers(&self) -> Option<Vec<String>> {
-        let names = self.file.settings.get(homeserver::SPEAKERS)?.as_array()?;
-        let names: Vec<String> = names.iter().filter_map(|name| name.as_str()).map(str::to_owned).collect();
+        let names: Vec<String> = match self.file.settings.get(homeserver::SPEAKERS).and_then(toml::Value::as_array) {
+            Some(names) => names.iter().filter_map(toml::Value::as_str).map(str::to_owned).collect(),
+            // One process has nobody to speak for it.
+            None if self.redis.is_none() => Vec::new(),
+            None => match self.of_role(Role::Sender).map(|p| p.name.clone()).collect::<Vec<_>>() {
+                senders if senders.is_empty() => vec![crate::MAIN.into()],
+                senders => senders,
+            },
+        };
         Some(names).filter(|names| !names.is_empty())
     }
 

@@ -120,9 +120,10 @@ impl Role {
 /// Whom outside the cluster a process may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outside {
-    /// Other homeservers. Where there are senders they alone do so, for all (`outbound_federation_restricted_to`).
+    /// Other homeservers. Senders or, without any, main speak to them for all; `outbound_federation_restricted_to` in the
+    /// settings names others, or nobody in particular.
     Servers,
-    /// Identity servers, whose somebody's address is; not with `enable_3pid_lookup: false`.
+    /// Identity servers, whose somebody's address is; only with `enable_3pid_lookup: true` in the settings.
     Lookups,
     /// Captchas, single sign-on, identity and mail servers of those who register and log in.
     Logins,
@@ -138,8 +139,8 @@ impl Outside {
     /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
-            Outside::Servers => "other servers",
-            Outside::Lookups => "identity servers",
+            Outside::Servers => "other servers (senders or main for all)",
+            Outside::Lookups => "identity servers (with enable_3pid_lookup)",
             Outside::Logins => "captcha, single sign-on, mail",
             Outside::Pages => "previewed pages",
             Outside::Services => "application services",
