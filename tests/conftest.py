@@ -1,5 +1,6 @@
-"""Fixtures: one PostgreSQL a run, a database and a cluster a test."""
+"""Fixtures: one PostgreSQL a run, a database and a cluster a test, or a file."""
 
+import contextlib
 import itertools
 import pathlib
 import shutil
@@ -26,7 +27,7 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
-        for cluster in getattr(item, "_clusters", []):
+        for cluster in getattr(item, "_clusters", []) + getattr(item.parent, "_clusters", []):
             report.sections.append(("logs of the cluster", cluster.logs()))
 
 
@@ -55,13 +56,8 @@ def postgres(folder):
     server.stop()
 
 
-@pytest.fixture
-def make_cluster(request, folder, postgres, flavour):
-    """make_cluster(layout, flavours={...}, config={...}): a started cluster with a fresh database.
-
-    Flavours are those of this run unless given; a run with `--flavour synapse`
-    plays everything by Synapse, whatever a test asks for.
-    """
+@contextlib.contextmanager
+def maker(request, folder, postgres, flavour):
     made = request.node._clusters = []
 
     def make(layout=layouts.MONOLITH, flavours=None, config=None, main=None, empty=False, start=True, federates=False):
@@ -82,6 +78,24 @@ def make_cluster(request, folder, postgres, flavour):
             cluster.stop()
         else:
             cluster.remove()
+
+
+@pytest.fixture
+def make_cluster(request, folder, postgres, flavour):
+    """make_cluster(layout, flavours={...}, config={...}): a started cluster with a fresh database.
+
+    Flavours are those of this run unless given; a run with `--flavour synapse`
+    plays everything by Synapse, whatever a test asks for.
+    """
+    with maker(request, folder, postgres, flavour) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_lasting_cluster(request, folder, postgres, flavour):
+    """As make_cluster; for all tests of a file, which have to be content with what others left there."""
+    with maker(request, folder, postgres, flavour) as make:
+        yield make
 
 
 @pytest.fixture(params=["monolith", "workers"])

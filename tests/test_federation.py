@@ -1,5 +1,6 @@
 """Plexus and a real Synapse, two servers on one machine, over TLS: rooms, messages, keys, what is fleeting."""
 
+import itertools
 import time
 
 import pytest
@@ -10,25 +11,29 @@ from lib.client import MatrixError, has_event, quote
 SECONDS = 20
 
 
-@pytest.fixture(params=["monolith", "workers"])
-def ours(request, make_cluster):
-    return make_cluster(layouts.ALL[request.param], federates=True)
+# Each test has users and aliases of its own.
+_number = itertools.count(1)
 
 
-@pytest.fixture
-def theirs(make_cluster):
-    return make_cluster(main="synapse", federates=True)
+@pytest.fixture(scope="module", params=["monolith", "workers"])
+def ours(request, make_lasting_cluster):
+    return make_lasting_cluster(layouts.ALL[request.param], federates=True)
+
+
+@pytest.fixture(scope="module")
+def theirs(make_lasting_cluster):
+    return make_lasting_cluster(main="synapse", federates=True)
 
 
 @pytest.fixture
 def alice(ours):
     """One of ours, speaking to the process other servers do not come to."""
-    return ours.user("alice", on=ours.layout.processes[0])
+    return ours.user(f"alice{next(_number)}", on=ours.layout.processes[0])
 
 
 @pytest.fixture
 def bob(theirs):
-    return theirs.user("bob")
+    return theirs.user(f"bob{next(_number)}")
 
 
 @pytest.fixture(params=["ours", "theirs"])
@@ -50,8 +55,9 @@ def invited(room: str):
 def meet(pair) -> str:
     """A room both are in."""
     owner, server, guest, _ = pair
-    room = owner.create_room(preset="public_chat", name="Abroad", room_alias_name="abroad")
-    guest.join(f"#abroad:{server.server_name}")
+    alias = f"abroad{next(_number)}"
+    room = owner.create_room(preset="public_chat", name="Abroad", room_alias_name=alias)
+    guest.join(f"#{alias}:{server.server_name}")
     return room
 
 
@@ -167,12 +173,16 @@ def test_profiles_and_directories(pair):
     owner.put(f"/profile/{quote(owner.user_id)}/displayname", {"displayname": "The Owner"})
     assert guest.get(f"/profile/{quote(owner.user_id)}")["displayname"] == "The Owner"
     assert guest.get(f"/profile/{quote(owner.user_id)}/displayname") == {"displayname": "The Owner"}
-    room = owner.create_room(preset="public_chat", visibility="public", name="Listed", room_alias_name="listed")
-    alias = guest.get(f"/directory/room/{quote(f'#listed:{server.server_name}')}")
+    name = f"listed{next(_number)}"
+    room = owner.create_room(preset="public_chat", visibility="public", name=name, room_alias_name=name)
+    alias = guest.get(f"/directory/room/{quote(f'#{name}:{server.server_name}')}")
     assert alias["room_id"] == room and server.server_name in alias["servers"]
-    for listed in (guest.get("/publicRooms", server=server.server_name),
-                   guest.post("/publicRooms", {"filter": {"generic_search_term": "listed"}}, server=server.server_name)):
-        assert [r["room_id"] for r in listed["chunk"]] == [room]
+    wanted = {"filter": {"generic_search_term": name}}
+    for listed in (lambda: guest.get("/publicRooms", server=server.server_name),
+                   lambda: guest.post("/publicRooms", wanted, server=server.server_name)):
+        # Directories show what the statistics know, which follow.
+        eventually(lambda: room in [r["room_id"] for r in listed()["chunk"]])
+    assert [r["room_id"] for r in guest.post("/publicRooms", wanted, server=server.server_name)["chunk"]] == [room]
 
 
 def test_typing_and_receipts(pair):
