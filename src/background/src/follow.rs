@@ -8,8 +8,8 @@ use store::Stream;
 use tokio::sync::broadcast::error::RecvError;
 use types::Result;
 
-/// Changes of state come in bursts; one pass a while is enough.
-const PAUSE: Duration = Duration::from_millis(300);
+/// Changes of state come in bursts; one pass a while is enough. No longer: who makes a room looks for it in the directory.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is kept in step.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,8 @@ use http::reply::IntoReply;
 use http::route::Rate;
 use http::{On, Reply, Route, Rq, route};
 use rooms::Sent;
-use rooms::address::{Address, Signed};
+use rooms::address::Address;
+use rooms::exchange::{Exchange, Signed};
 use rooms::membership::{Action, Change};
 use ruma::{OwnedServerName, RoomId};
 use serde::Deserialize;
@@ -98,7 +99,8 @@ async fn join_room(app: App, who: Requester, rq: Rq) -> Result<Reply> {
     if let Some(ThirdPartySigned { sender, mut signed }) = signed {
         // It was signed along.
         signed.more.insert("sender".into(), sender.as_str().into());
-        app.rooms.exchange_invite(&sender, &who.user_id, &room_id, &signed).await?;
+        let exchange = Exchange { room_id: room_id.clone(), sender, target: who.user_id.clone(), signed };
+        app.rooms.exchange_invite(&exchange).await?;
     }
     let wanted = Change::new(who.user_id.clone(), Action::Join).content(content).via(via);
     change(&app, &who, &room_id, wanted).await?;

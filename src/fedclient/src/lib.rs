@@ -15,6 +15,7 @@ mod well_known;
 pub use call::{Call, FedError};
 pub use keys::Wanted;
 pub use outgoing::escape;
+pub use verify::is_signed_with;
 
 use bytes::Bytes;
 use connect::Connector;

@@ -76,6 +76,19 @@ impl Fed {
     }
 }
 
+/// Whether one of an object's signatures, whoever it is said to be of, was made with the private half of an ed25519 key
+/// (base64).
+pub fn is_signed_with(object: &Value, key: &str) -> Result<bool> {
+    let text = signable(object)?;
+    let mut signatures = object["signatures"]
+        .as_object()
+        .into_iter()
+        .flat_map(|servers| servers.values().filter_map(Value::as_object).flatten())
+        .filter(|(id, _)| id.starts_with("ed25519:"))
+        .filter_map(|(_, signature)| signature.as_str());
+    Ok(signatures.any(|signature| is_signed(key, signature, &text)))
+}
+
 fn names(wanted: &[Wanted]) -> Vec<KeyName> {
     let mut names: Vec<KeyName> = wanted.iter().map(|w| KeyName(w.server.clone(), w.key_id.clone())).collect();
     names.dedup();

@@ -5,8 +5,8 @@ use crate::membership::{Action, Change};
 use crate::{Rooms, Template};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use outgoing::{Call, escape};
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use outgoing::Call;
+use ruma::{OwnedServerName, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -22,9 +22,6 @@ pub struct Address {
     id_server: OwnedServerName,
     id_access_token: String,
 }
-
-/// Keys of an invite that are looked at.
-const MOST_KEYS: usize = 10;
 
 /// Answer of `hash_details`.
 #[derive(Deserialize)]
@@ -45,18 +42,6 @@ struct StoredInvite {
 struct PublicKey {
     public_key: String,
     key_validity_url: String,
-}
-
-/// What an identity server signs when an address turns out to be somebody's.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Signed {
-    pub mxid: OwnedUserId,
-    pub token: String,
-    /// Server → key id → signature.
-    pub signatures: Map<String, Value>,
-    /// Anything else that was signed along.
-    #[serde(flatten)]
-    pub more: Map<String, Value>,
 }
 
 impl Address {
@@ -118,7 +103,7 @@ impl Rooms {
         Ok(answer["mappings"][&value].as_str().map(OwnedUserId::try_from).transpose()?)
     }
 
-    async fn ask_identity_server(&self, call: Call) -> Result<Value> {
+    pub(crate) async fn ask_identity_server(&self, call: Call) -> Result<Value> {
         let answer = self.cx.outgoing.request(call).await?;
         if !answer.status.is_success() {
             return Err(Error::internal(format!("the identity server answered {}", answer.status)));
@@ -158,46 +143,6 @@ impl Rooms {
         });
         let template = Template::new(who.user_id.clone(), "m.room.third_party_invite", raw(&content)?);
         self.send(who, room_id, template.state(&*stored.token)).await.map(|_| ())
-    }
-
-    /// Turns an invite by address into one of a user: `signed` is the identity server's word that the address is
-    /// theirs (spec: `m.room.member`, `third_party_invite`). The authorisation rules verify its signature; that the
-    /// key was not withdrawn is asked here.
-    pub async fn exchange_invite(&self, sender: &UserId, target: &UserId, room_id: &RoomId, signed: &Signed) -> Result<()> {
-        if !self.is_local_user(sender) {
-            return Err(Error::forbidden("sender: the invite is for that user's server to make"));
-        }
-        let event = self.current_event(room_id, "m.room.third_party_invite", &signed.token).await?;
-        let invite = event.ok_or_else(|| Error::forbidden("signed.token: no such invite in the room"))?;
-        let invite: Map<String, Value> = invite.content_as()?;
-        self.check_not_withdrawn(&invite).await?;
-        let content = json!({
-            "membership": "invite",
-            "third_party_invite": {"display_name": invite.get("display_name"), "signed": signed},
-        });
-        let template = Template::new(sender.to_owned(), "m.room.member", raw(&content)?).state(target.as_str());
-        self.send(&Requester::for_user(sender), room_id, template).await.map(|_| ())
-    }
-
-    /// 403 unless the server that gave out one of the invite's keys still stands by it.
-    async fn check_not_withdrawn(&self, invite: &Map<String, Value>) -> Result<()> {
-        let listed = invite.get("public_keys").and_then(Value::as_array).cloned().unwrap_or_default();
-        let keys = std::iter::once(Value::Object(invite.clone())).chain(listed);
-        for key in keys.take(MOST_KEYS).filter_map(|k| serde_json::from_value::<PublicKey>(k).ok()) {
-            let separator = if key.key_validity_url.contains('?') { '&' } else { '?' };
-            let encoded = escape(&key.public_key);
-            let url = format!("{}{separator}public_key={encoded}", key.key_validity_url);
-            let answer = match url.starts_with("https://") {
-                true => self.ask_identity_server(Call::get(url)).await,
-                false => continue,
-            };
-            match answer {
-                Ok(answer) if answer["valid"] == true => return Ok(()),
-                Ok(_) => {}
-                Err(e) => warn!(self.cx.log, "the key of an invite could not be checked"; "error" => %e),
-            }
-        }
-        Err(Error::forbidden("Third party certificate was invalid"))
     }
 
     /// Body of `store-invite`: what the message to the invited person may say.

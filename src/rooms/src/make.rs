@@ -104,6 +104,8 @@ impl Rooms {
         let meta = InternalMetadata {
             device_id: who.device_id.clone(),
             txn_id: t.txn_id.clone(),
+            // An invite by address may be one of another server's user; it is ours to send.
+            send_on_behalf_of: (!self.is_local_user(&t.sender)).then(|| self.cx.config.server.name.to_string()),
             ..InternalMetadata::default()
         };
         let mut unsigned = t.unsigned.clone();

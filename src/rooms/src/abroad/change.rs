@@ -24,6 +24,8 @@ impl Rooms {
         };
         let membership = known.as_ref().map(|k| k.membership.as_str());
         match change.action {
+            // Whether guests are welcome cannot be known before somebody is in the room.
+            Action::Join if who.is_guest => Err(Error::forbidden("Guest access not allowed")),
             Action::Join => {
                 let mut servers = change.via.clone();
                 if let Some(invite) = before.filter(|_| membership == Some("invite")) {

@@ -71,8 +71,14 @@ impl Rooms {
             }
         }
         self.fetch_surroundings(origin, &event.pdu).await?;
+        let closes = event.pdu.is_state_of("m.room.guest_access", "")
+            && event.pdu.content_str("guest_access").as_deref() != Some("can_join");
         let placed = self.place_event(event, None, Judge::Live).await?;
+        let counts = placed.prepared.is_placed();
         self.hand_remote(&room_id, vec![placed.prepared], false).await?;
+        if closes && counts {
+            self.dismiss_guests(&room_id).await;
+        }
         Ok(())
     }
 
