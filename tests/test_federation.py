@@ -1,9 +1,13 @@
 """Plexus and a real Synapse, two servers on one machine, over TLS: rooms, messages, keys, what is fleeting."""
 
+import base64
 import itertools
+import json
 import time
 
 import pytest
+from Crypto.PublicKey import ECC
+from Crypto.Signature import eddsa
 
 from lib import layouts
 from lib.client import MatrixError, has_event, quote
@@ -154,6 +158,44 @@ def test_a_knock_is_answered(pair):
     eventually(lambda: guest.user_id in owner.members(room))
 
 
+def vouched(owner, room: str, user_id: str, by=None) -> dict:
+    """Invites an address by state alone; what an identity server would sign once the address is the user's."""
+    def text(raw: bytes) -> str:
+        return base64.b64encode(raw).decode().rstrip("=")
+
+    key, token = ECC.generate(curve="ed25519"), f"token{next(_number)}"
+    public = text(key.public_key().export_key(format="raw"))
+    owner.set_state(room, "m.room.third_party_invite", {
+        "display_name": "g...@e...", "public_key": public, "public_keys": [{"public_key": public}]}, key=token)
+    signed = {"mxid": user_id, "sender": owner.user_id, "token": token}
+    signature = eddsa.new(by or key, "rfc8032").sign(json.dumps(signed, separators=(",", ":"), sort_keys=True).encode())
+    return signed | {"signatures": {"id.test": {"ed25519:0": text(signature)}}}
+
+
+def test_an_invite_by_address_is_taken_up(pair):
+    owner, _, guest, home = pair
+    room = owner.create_room(preset="private_chat")
+    forged = vouched(owner, room, guest.user_id, by=ECC.generate(curve="ed25519"))
+    with pytest.raises(MatrixError) as refused:
+        guest.post(f"/join/{quote(room)}", {"third_party_signed": forged})
+    assert refused.value.status in (403, 502)
+    # The guest's server has the owner's make the invite.
+    guest.post(f"/join/{quote(room)}", {"third_party_signed": vouched(owner, room, guest.user_id)})
+    eventually(lambda: guest.user_id in owner.members(room))
+    # Now that it is in the room it makes the next itself, in the owner's name.
+    other = home.user(f"carol{next(_number)}")
+    proof = vouched(owner, room, other.user_id)
+    eventually(lambda: has_state(guest, room, "m.room.third_party_invite", proof["token"]))
+    other.post(f"/join/{quote(room)}", {"third_party_signed": proof})
+    eventually(lambda: other.user_id in owner.members(room))
+    event_id = other.send(room, "let in by address")
+    owner.sync_until(has_event(room, event_id))
+
+
+def has_state(client, room: str, kind: str, key: str) -> bool:
+    return any((e["type"], e.get("state_key")) == (kind, key) for e in client.state(room))
+
+
 def test_what_cannot_be_joined(pair, ours, theirs):
     owner, server, guest, home = pair
     room = owner.create_room(preset="private_chat")
@@ -178,10 +220,9 @@ def test_profiles_and_directories(pair):
     alias = guest.get(f"/directory/room/{quote(f'#{name}:{server.server_name}')}")
     assert alias["room_id"] == room and server.server_name in alias["servers"]
     wanted = {"filter": {"generic_search_term": name}}
-    for listed in (lambda: guest.get("/publicRooms", server=server.server_name),
-                   lambda: guest.post("/publicRooms", wanted, server=server.server_name)):
-        # Directories show what the statistics know, which follow.
-        eventually(lambda: room in [r["room_id"] for r in listed()["chunk"]])
+    # Statistics follow, and Synapse remembers another server's list for half a minute.
+    eventually(lambda: room in [r["room_id"] for r in owner.get("/publicRooms")["chunk"]])
+    assert room in [r["room_id"] for r in guest.get("/publicRooms", server=server.server_name)["chunk"]]
     assert [r["room_id"] for r in guest.post("/publicRooms", wanted, server=server.server_name)["chunk"]] == [room]
 
 
@@ -247,7 +288,7 @@ def test_a_server_that_is_gone(ours, alice):
         assert failed.value.status == 502
 
 
-@pytest.mark.parametrize("version", ["1", "6", "9", "10", "11", "12"])
+@pytest.mark.parametrize("version", ["1", "6", "10", "12"])
 def test_room_versions(pair, version):
     owner, server, guest, _ = pair
     room = owner.create_room(preset="public_chat", room_version=version)

@@ -107,7 +107,7 @@ class Cluster:
                         "-keyout", key, "-out", certificate], check=True, capture_output=True)
         return {"tls_certificate_path": str(certificate), "tls_private_key_path": str(key),
                 "federation_verify_certificates": False, "ip_range_blacklist": [],
-                "allow_public_rooms_over_federation": True}
+                "allow_public_rooms_over_federation": True, "room_list_publication_rules": [{"action": "allow"}]}
 
     def homeserver_yaml(self) -> dict:
         folder, layout = self.folder, self.layout
