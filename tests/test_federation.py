@@ -247,6 +247,32 @@ def test_typing_and_receipts(pair):
     owner.sync_until(both, since)
 
 
+def test_a_sender_of_synapse_carries_messages_and_presence(make_cluster, theirs, bob):
+    mixed = make_cluster(layouts.PAIR, flavours={"generic1": "synapse"}, federates=True,
+                         config={"send_federation": False, "federation_sender_instances": ["generic1"]})
+    alice = mixed.user("alice")
+    room = bob.create_room(preset="public_chat")
+    alice.join(room, via=theirs.server_name)
+    _, since = bob.sync_until(has_event(room, alice.send(room, "carried")))
+    alice.put(f"/presence/{quote(alice.user_id)}/status", {"presence": "unavailable", "status_msg": "for lunch"})
+    bob.sync_until(lambda a: any(
+        e["sender"] == alice.user_id and e["content"].get("status_msg") == "for lunch"
+        for e in a.get("presence", {}).get("events", [])), since)
+
+
+def test_a_server_that_asks_much_is_slowed_down(make_cluster, bob):
+    limit = {"window_size": 600000, "sleep_limit": 2, "sleep_delay": 3000, "reject_limit": 50, "concurrent": 3}
+    alice = make_cluster(federates=True, config={"rc_federation": limit}).user("alice")
+
+    def seconds() -> float:
+        start = time.monotonic()
+        assert bob.get(f"/profile/{quote(alice.user_id)}")["displayname"] == "alice"
+        return time.monotonic() - start
+
+    seconds(), seconds()
+    assert seconds() >= 3
+
+
 def keys_of(client) -> dict:
     return {"device_keys": {
         "user_id": client.user_id, "device_id": client.device_id, "algorithms": ["m.olm.v1.curve25519-aes-sha2"],

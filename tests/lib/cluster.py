@@ -32,6 +32,7 @@ _NO_LIMITS = {
     "rc_joins": {"local": _NO_LIMIT, "remote": _NO_LIMIT}, "rc_joins_per_room": _NO_LIMIT,
     "rc_invites": {"per_room": _NO_LIMIT, "per_user": _NO_LIMIT, "per_issuer": _NO_LIMIT},
     "rc_room_creation": _NO_LIMIT, "rc_key_requests": _NO_LIMIT, "rc_3pid_validation": _NO_LIMIT,
+    "rc_federation": {"sleep_limit": 100000, "reject_limit": 100000, "concurrent": 1000},
     "rc_presence": {"per_user": _NO_LIMIT}, "rc_reports": _NO_LIMIT, "rc_user_directory": _NO_LIMIT,
 }
 

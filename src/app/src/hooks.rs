@@ -2,7 +2,8 @@
 
 use crate::App;
 use accounts::{Allow, Credentials};
-use http::{Access, On, Rate, Reply, Rq};
+use fedclient::Turn;
+use http::{Access, Caller, On, Rate, Reply, Rq};
 use replication::Phase;
 use slog::Logger;
 use httpcrate::header;
@@ -19,6 +20,8 @@ impl App {
 }
 
 impl http::App for App {
+    type Turn = Turn;
+
     fn log(&self) -> &Logger {
         &self.cx.log
     }
@@ -80,14 +83,16 @@ impl http::App for App {
         self.fed.authenticate(rq.method.as_str(), &format!("{}{query}", rq.path), &headers, body.as_ref()).await
     }
 
-    async fn limit(&self, rate: Rate, who: Option<&Requester>, rq: &Rq) -> Result<()> {
+    async fn limit(&self, rate: Rate, caller: &Caller, rq: &Rq) -> Result<Option<Turn>> {
         let address = || rq.ip.map(|ip| ip.to_string()).unwrap_or_default();
         let limits = self.accounts.limits();
-        match (rate, who) {
-            (Rate::Message, Some(who)) => self.accounts.limit_message(who).await,
-            (Rate::Registration, _) => limits.registration.check(&address(), self.cx.now_ms()),
-            (Rate::Login, _) => limits.login_address.check(&address(), self.cx.now_ms()),
-            (Rate::Message, None) | (Rate::None, _) => Ok(()),
+        match (rate, caller) {
+            (Rate::Server, Caller::Server(origin)) => return self.fed.admit(origin.as_str()).await.map(Some),
+            (Rate::Message, Caller::User(who)) => self.accounts.limit_message(who).await?,
+            (Rate::Registration, _) => limits.registration.check(&address(), self.cx.now_ms())?,
+            (Rate::Login, _) => limits.login_address.check(&address(), self.cx.now_ms())?,
+            (Rate::Message | Rate::Server | Rate::None, _) => {}
         }
+        Ok(None)
     }
 }

@@ -1,6 +1,7 @@
 //! Talking to other servers: signed requests, finding them, their keys, and leaving them alone for a while when they
 //! do not answer.
 
+mod admit;
 mod backoff;
 mod call;
 mod connect;
@@ -12,11 +13,13 @@ mod sign;
 mod verify;
 mod well_known;
 
+pub use admit::Turn;
 pub use call::{Call, FedError};
 pub use keys::Wanted;
 pub use outgoing::escape;
 pub use verify::is_signed_with;
 
+use admit::Door;
 use bytes::Bytes;
 use connect::Connector;
 use dashmap::DashMap;
@@ -45,6 +48,7 @@ pub(crate) struct Inner {
     client: OnceLock<Client<Connector, Full<Bytes>>>,
     /// Who sends our requests, if this process may not.
     pub proxies: Option<Proxies>,
+    pub door: Door,
     /// Servers whose keys are being fetched.
     pub fetching: DashMap<String, Arc<Mutex<()>>>,
     up: broadcast::Sender<String>,
@@ -57,6 +61,7 @@ impl Fed {
             discovery: Discovery::new(&cx.config),
             client: OnceLock::new(),
             proxies: Proxies::new(cx)?,
+            door: Door::new(cx.config.rate.federation),
             fetching: DashMap::new(),
             up: broadcast::channel(UP).0,
             cx: cx.clone(),
@@ -87,6 +92,11 @@ impl Fed {
     /// servers). `path` as in [`Fed::get`].
     pub fn authorization(&self, method: &str, destination: &str, path: &str, body: Option<&Value>) -> Result<String> {
         self.0.signer.authorization(method, destination, path, body)
+    }
+
+    /// Waits until a request of another server may be answered (`rc_federation`). 429 if too many of its requests wait.
+    pub async fn admit(&self, origin: &str) -> Result<Turn> {
+        self.0.door.admit(origin).await
     }
 
     /// Servers that answer again, as noticed by this process. What others notice comes as REMOTE_SERVER_UP.

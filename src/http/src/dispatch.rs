@@ -113,22 +113,24 @@ async fn run<A: App>(app: &A, route: Arc<Route<A>>, rq: Rq, forwarded: bool) -> 
         Access::Server => Caller::Server(app.authenticate_server(&rq).await?),
         access => Caller::User(app.authenticate(&rq, access).await?),
     };
-    if route.rate != Rate::None {
-        app.limit(route.rate, caller.user(), &rq).await?;
-    }
-    let result = if rq.method == Method::GET {
-        (route.handler)(app.clone(), caller, rq).await
-    } else {
-        finish_alone(app, &route, caller, rq).await
+    let turn = match route.rate {
+        Rate::None => None,
+        rate => app.limit(rate, &caller, &rq).await?,
     };
+    let (is_read, id) = (rq.method == Method::GET, rq.id);
+    let handler = (route.handler)(app.clone(), caller, rq);
+    let work = async move {
+        let result = handler.await;
+        drop(turn);
+        result
+    };
+    let result = if is_read { work.await } else { finish_alone(app, id, work).await };
     timer.stop();
     result
 }
 
 /// A write goes on to its end even if the client hangs up.
-async fn finish_alone<A: App>(app: &A, route: &Route<A>, caller: Caller, rq: Rq) -> Result<Reply> {
-    let id = rq.id;
-    let work = (route.handler)(app.clone(), caller, rq);
+async fn finish_alone<A: App>(app: &A, id: u64, work: impl Future<Output = Result<Reply>> + Send + 'static) -> Result<Reply> {
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => {

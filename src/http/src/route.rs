@@ -10,6 +10,9 @@ use types::{OwnedServerName, Requester, Result};
 
 /// What handlers get besides the request: the assembled application. `http` asks it only what it cannot know.
 pub trait App: Clone + Send + Sync + 'static {
+    /// One of as many requests as may be answered at once.
+    type Turn: Send + 'static;
+
     fn log(&self) -> &slog::Logger;
 
     /// Whether the process is about to end, so that connections should not be used again.
@@ -24,8 +27,8 @@ pub trait App: Clone + Send + Sync + 'static {
     /// Refuses requests without the cluster's replication secret.
     fn check_replication(&self, rq: &Rq) -> Result<()>;
 
-    /// 429 M_LIMIT_EXCEEDED beyond the class's rate.
-    fn limit(&self, rate: Rate, who: Option<&Requester>, rq: &Rq) -> impl Future<Output = Result<()>> + Send;
+    /// 429 M_LIMIT_EXCEEDED beyond the class's rate. A turn is kept until the request is answered.
+    fn limit(&self, rate: Rate, caller: &Caller, rq: &Rq) -> impl Future<Output = Result<Option<Self::Turn>>> + Send;
 
     /// Whose access token this is. 401 M_UNKNOWN_TOKEN / M_MISSING_TOKEN, 403 for guests where not `guests`.
     fn authenticate(&self, rq: &Rq, access: Access) -> impl Future<Output = Result<Requester>> + Send;
@@ -40,16 +43,6 @@ pub enum Caller {
     Anybody,
     User(Requester),
     Server(OwnedServerName),
-}
-
-impl Caller {
-    /// The user, if it is one.
-    pub fn user(&self) -> Option<&Requester> {
-        match self {
-            Caller::User(who) => Some(who),
-            _ => None,
-        }
-    }
 }
 
 /// Who may call.
@@ -116,6 +109,8 @@ pub enum Rate {
     Registration,
     /// `rc_login.address`.
     Login,
+    /// `rc_federation`, per server.
+    Server,
 }
 
 /// A handler behind one pointer.
