@@ -54,6 +54,8 @@ impl Rooms {
         };
         let answer = answer.map_err(|e| refused(server, e))?;
         let signed = answer.get("event").ok_or_else(|| bad_answer(server, "event"))?;
+        // Only the signature is taken; but what cannot be an event of the room's version is refused for what it is.
+        rules::incoming::read(&signed.to_string(), &head.version, self.cx.now_ms())?;
         let json = countersign(&made.event.json, signed, server.as_str())?;
         self.check_signed_by(server, &head.version, &json).await?;
         made.event.json = json;
