@@ -60,7 +60,8 @@ def postgres(folder):
 def maker(request, folder, postgres, flavour):
     made = request.node._clusters = []
 
-    def make(layout=layouts.MONOLITH, flavours=None, config=None, main=None, empty=False, start=True, federates=False):
+    def make(layout=layouts.MONOLITH, flavours=None, config=None, main=None, empty=False, start=True, federates=False,
+             postgres_port=None):
         if flavour == "synapse":
             flavours, main_flavour = None, "synapse"
         else:
@@ -68,7 +69,7 @@ def maker(request, folder, postgres, flavour):
         template = None if empty else schema_template(postgres, folder, main_flavour)
         name = f"c{next(_number)}"
         cluster = Cluster(folder / name, postgres, postgres.new_database(template), layout, main_flavour,
-                          flavours, config, federates)
+                          flavours, config, federates, postgres_port)
         made.append(cluster)
         return cluster.start() if start else cluster
 

@@ -11,6 +11,7 @@ from lib import layouts
 from lib.client import MatrixError, has_event, timeline
 from lib.load import Load
 from lib.procs import wait_until
+from lib.proxy import Proxy
 
 WIDE = {"filter_timeline_limit": 10000}
 
@@ -119,6 +120,7 @@ CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_s
 CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW WHEN (NEW.room_id = '%s') EXECUTE FUNCTION slow();
 """
+SLEEPING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
 
 
 @pytest.mark.parametrize("shape", ["monolith", "workers"])
@@ -131,14 +133,42 @@ def test_a_commit_that_outlives_its_process(make_cluster, postgres, shape):
     with Listener(bob, [slow, quick]) as listener:
         postgres.run(cluster.database, SLOW_COMMIT % slow)
         with Load([(alice, slow)]) as load:
-            sleeping = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
-            wait_until("a commit takes long", lambda: postgres.run(cluster.database, sleeping, (cluster.database,)))
+            wait_until("a commit takes long", lambda: postgres.run(cluster.database, SLEEPING, (cluster.database,)))
             kill_all(cluster)
             acked = [alice.at(cluster.url()).send(quick, "after")]
             # The listener has a token beyond it by now.
             wait_until("it is heard", lambda: acked[0] in listener.heard)
             load.wait_for(1)
     listener.check(acked + [event_id for _, event_id, _ in load.acked])
+
+
+@pytest.fixture
+def proxy(postgres):
+    """What the processes take for PostgreSQL."""
+    proxy = Proxy(postgres.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("shape", ["monolith", "workers"])
+def test_a_connection_lost_during_a_commit(make_cluster, postgres, proxy, shape):
+    """The processes live on. PostgreSQL, which nobody tells, would commit seconds later."""
+    cluster = make_cluster(layouts.ALL[shape], config=WIDE, postgres_port=proxy.port)
+    alice, bob = cluster.user("alice"), cluster.user("bob")
+    slow, quick = (alice.create_room(preset="public_chat") for _ in range(2))
+    for room in (slow, quick):
+        bob.join(room)
+    with Listener(bob, [slow, quick]) as listener:
+        postgres.run(cluster.database, SLOW_COMMIT % slow)
+        with Load([(alice, slow)]) as load:
+            wait_until("a commit takes long", lambda: postgres.run(cluster.database, SLEEPING, (cluster.database,)))
+            proxy.cut()
+            acked = [alice.at(cluster.url()).send(quick, f"after {n}") for n in range(3)]
+            wait_until("they are heard", lambda: set(acked) <= set(listener.heard))
+            load.wait_for(1)
+    acked += [event_id for _, event_id, _ in load.acked]
+    listener.check(acked)
+    load.check_history(bob, [slow])
 
 
 def test_redis_restarts(make_cluster):
@@ -201,3 +231,20 @@ def test_postgres_restarts(make_cluster, postgres, shape, away):
         assert cluster.processes[name].running, f"{name} ended"
         _catches_up(reader.at(cluster.url(name)), since, load, rooms)
     check(cluster, load, reader, since, rooms)
+
+
+def test_a_long_poll_goes_on_while_postgres_is_away(make_cluster, postgres):
+    cluster = make_cluster(layouts.MONOLITH)
+    alice, bob = cluster.user("alice"), cluster.user("bob")
+    room = alice.create_room(preset="public_chat")
+    bob.join(room)
+    since, answers = bob.sync()["next_batch"], []
+    postgres.stop(crash=True)
+    poll = threading.Thread(target=lambda: answers.append(bob.sync(since, 40)))
+    poll.start()
+    # Longer than a request waits for a connection.
+    time.sleep(12)
+    postgres.start()
+    sent = alice.send(room, "after")
+    poll.join()
+    assert [e["event_id"] for answer in answers for e in timeline(answer, room)] == [sent]

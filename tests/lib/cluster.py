@@ -70,8 +70,10 @@ class Cluster:
 
     def __init__(self, folder: pathlib.Path, postgres: Postgres, database: str, layout: Layout,
                  flavour: str = "plexus", flavours: dict[str, str] | None = None, config: dict | None = None,
-                 federates: bool = False):
+                 federates: bool = False, postgres_port: int | None = None):
         self.folder, self.postgres, self.database, self.layout = folder, postgres, database, layout
+        # Where the processes find PostgreSQL, if a proxy stands before it.
+        self.postgres_port = postgres_port or postgres.port
         folder.mkdir(parents=True, exist_ok=True)
         self.redis = Redis(folder / "redis")
         self.ports = {name: free_port() for name in layout.processes}
@@ -122,7 +124,7 @@ class Cluster:
             "trusted_key_servers": [], "suppress_key_server_warning": True,
             "listeners": self._listeners("main"),
             "database": {"name": "psycopg2", "args": {
-                "user": "synapse", "host": "127.0.0.1", "port": self.postgres.port, "dbname": self.database,
+                "user": "synapse", "host": "127.0.0.1", "port": self.postgres_port, "dbname": self.database,
                 "cp_min": 2, "cp_max": 8}},
             **_NO_LIMITS,
         }

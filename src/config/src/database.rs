@@ -39,6 +39,8 @@ pub struct Database {
     pub connect_timeout_s: u64,
     /// TCP keep-alive idle time in seconds.
     pub keepalives_idle_s: Option<u64>,
+    /// Milliseconds after which what was sent counts as lost if nobody has acknowledged it; 0: as the system has it.
+    pub tcp_user_timeout_ms: Option<u64>,
     /// Fewest connections of the pool.
     pub cp_min: u32,
     /// Most connections of the pool.
@@ -159,6 +161,7 @@ fn read_one(section: &Section<'_>) -> Option<Database> {
         options: args.nonempty("options"),
         connect_timeout_s: text_or_number(&args, "connect_timeout").unwrap_or(10).max(1),
         keepalives_idle_s: text_or_number(&args, "keepalives_idle"),
+        tcp_user_timeout_ms: text_or_number(&args, "tcp_user_timeout"),
         cp_min,
         cp_max,
         statement_timeout_ms: timeout("statement_timeout", 600_000),

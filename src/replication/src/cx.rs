@@ -48,7 +48,7 @@ impl Cx {
         let mut settings = Settings::of(&config)?;
         settings.instance = instance.to_owned();
         store::schema::prepare(&settings, duties.is_main, &log).await?;
-        let store = Store::open(settings, |stream| writers(&config, stream)).await?;
+        let store = Store::open(settings, |stream| writers(&config, stream), &log).await?;
         let pool = match &config.redis {
             Some(redis) => Some(pool(redis)?),
             None => None,

@@ -1,6 +1,7 @@
 //! From `database` in the configuration to a connection.
 
 use crate::Settings;
+use crate::db::Backend;
 use crate::tls::Ways;
 use config::{Config, Database};
 use std::fmt::Write;
@@ -29,6 +30,12 @@ impl Settings {
 /// Folder libpq looks for the server's socket in when no host is given (Debian's packages).
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
+/// A connection is lost when what was sent is not acknowledged (by the server's machine) for this long.
+const UNANSWERED: Duration = Duration::from_secs(20);
+/// When nothing was sent for this long, the server's machine is asked whether it is there, and again that often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A PostgreSQL server and how it is spoken to.
 #[derive(Clone)]
 pub struct Server {
@@ -44,11 +51,12 @@ impl Server {
     }
 
     /// A new connection, ready to be used.
-    pub(crate) fn connect(&self) -> Boxed<'_, Result<Client>> {
+    pub(crate) fn connect(&self) -> Boxed<'_, Result<(Client, Backend)>> {
         Box::pin(async move {
             let client = self.ways.connect(&self.config).await?;
-            client.batch_execute(&self.session).await?;
-            Ok(client)
+            let answers = client.simple_query(&self.session).await?;
+            let backend = Backend::of(&answers);
+            Ok((client, backend.ok_or_else(|| Error::internal("PostgreSQL does not know its own connection"))?))
         })
     }
 }
@@ -87,9 +95,10 @@ fn postgres(d: &Database) -> Result<tokio_postgres::Config> {
     if let Some(options) = &d.options {
         pg.options(options);
     }
-    if let Some(idle) = d.keepalives_idle_s {
-        pg.keepalives_idle(Duration::from_secs(idle));
-    }
+    // Without these a server that the network has swallowed is waited for a quarter of an hour, or for ever.
+    pg.tcp_user_timeout(d.tcp_user_timeout_ms.map_or(UNANSWERED, Duration::from_millis));
+    pg.keepalives_interval(KEEPALIVE_INTERVAL);
+    pg.keepalives_idle(d.keepalives_idle_s.map_or(KEEPALIVE_IDLE, Duration::from_secs));
     Ok(pg)
 }
 
@@ -130,7 +139,7 @@ fn session(d: &Database) -> String {
     if !d.synchronous_commit {
         set("synchronous_commit", &"off");
     }
-    sql
+    sql + "; " + Backend::WHICH
 }
 
 #[cfg(test)]

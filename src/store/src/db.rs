@@ -1,12 +1,15 @@
 //! Connections and transactions. Everything that talks to PostgreSQL goes through here.
 
+use crate::IdGuard;
 use crate::connect::Server;
 use dashmap::DashMap;
+use slog::{Logger, info, warn};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 use types::{Boxed, Error, Result};
 
 /// Parameters of one statement.
@@ -15,9 +18,29 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// One connection with its prepared statements.
 pub struct Conn {
     client: Client,
+    backend: Backend,
     statements: DashMap<String, Statement>,
     /// Set when a transaction was abandoned half way: the connection must not be used again.
     dirty: AtomicBool,
+}
+
+/// The process of PostgreSQL behind a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    pid: i32,
+    /// When it began, in seconds since 1970: process ids are used again.
+    since: String,
+}
+
+impl Backend {
+    pub(crate) const WHICH: &str =
+        "SELECT pid, extract(epoch FROM backend_start) FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
+    /// Reads the answer to [`Self::WHICH`] among those to a session's first statements.
+    pub(crate) fn of(answers: &[SimpleQueryMessage]) -> Option<Self> {
+        let row = answers.iter().find_map(|m| if let SimpleQueryMessage::Row(r) = m { Some(r) } else { None })?;
+        Some(Self { pid: row.get(0)?.parse().ok()?, since: row.get(1)?.to_owned() })
+    }
 }
 
 /// At most this many statements stay prepared on a connection.
@@ -45,6 +68,10 @@ impl Conn {
     /// Prepares a statement ahead of its first use.
     pub fn prepare<'a>(&'a self, sql: &'a str) -> Boxed<'a, Result<()>> {
         Box::pin(async move { self.statement(sql).await.map(|_| ()) })
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// The connection cannot be used any more.
@@ -75,19 +102,31 @@ fn blame(e: tokio_postgres::Error) -> Error {
     e.into()
 }
 
-/// Makes connections for the pool.
+/// Makes connections, and says in the log when that begins to fail and when it works again.
 #[derive(Clone)]
-pub struct Manager(Server);
+pub struct Manager {
+    server: Server,
+    away: Arc<AtomicBool>,
+    log: Logger,
+}
 
 impl Manager {
-    pub fn new(server: Server) -> Self {
-        Self(server)
+    pub fn new(server: Server, log: Logger) -> Self {
+        Self { server, away: Arc::default(), log }
     }
 
     /// Opens a connection outside the pool.
     pub fn open(&self) -> Boxed<'_, Result<Conn>> {
         Box::pin(async move {
-            Ok(Conn { client: self.0.connect().await?, statements: DashMap::new(), dirty: AtomicBool::new(false) })
+            let opened = self.server.connect().await;
+            let was_away = self.away.swap(opened.is_err(), Ordering::Relaxed);
+            match &opened {
+                Err(e) if !was_away => warn!(self.log, "PostgreSQL cannot be reached; waiting for it"; "reason" => %e),
+                Ok(_) if was_away => info!(self.log, "PostgreSQL can be reached again"),
+                _ => {}
+            }
+            let (client, backend) = opened?;
+            Ok(Conn { client, backend, statements: DashMap::new(), dirty: AtomicBool::new(false) })
         })
     }
 }
@@ -132,8 +171,8 @@ pub struct Db {
 
 impl Db {
     /// `max` connections at most (Synapse's `cp_max`). Does not connect yet.
-    pub fn new(server: Server, max: u32) -> Self {
-        let manager = Manager::new(server);
+    pub fn new(server: Server, max: u32, log: Logger) -> Self {
+        let manager = Manager::new(server, log);
         let pool = bb8::Pool::builder()
             .max_size(max.max(1))
             .min_idle(Some(1.min(max)))
@@ -154,18 +193,20 @@ impl Db {
     pub fn conn(&self) -> Boxed<'_, Result<PooledConn>> {
         Box::pin(async move {
             // Why (a time-out, or the server's words about user and host) is nothing for clients.
-            let unreachable = |_| Error::unavailable("The database is not reachable at the moment");
-            self.pool.get_owned().await.map_err(unreachable)
+            self.pool.get_owned().await.map_err(|_| Error::unavailable(AWAY))
         })
     }
 
-    /// One reading statement (its own transaction). Retried once if the connection was lost.
+    /// One reading statement (its own transaction). Repeated if the connection was lost: where PostgreSQL restarted,
+    /// every connection of the pool is.
     pub fn query<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<Vec<Row>>> {
         Box::pin(async move {
-            let first = self.conn().await?.query(sql, params).await;
-            match first {
-                Err(e) if is_lost(&e) => self.conn().await?.query(sql, params).await,
-                other => other,
+            let mut attempt = 0;
+            loop {
+                match self.conn().await?.query(sql, params).await {
+                    Err(e) if should_retry(&e, attempt, false) => back_off(&mut attempt).await,
+                    other => return other.map_err(away),
+                }
             }
         })
     }
@@ -174,17 +215,31 @@ impl Db {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
-    /// One writing statement (its own transaction); retried on serialisation failures.
+    /// One writing statement (its own transaction); repeated after serialisation failures.
     pub fn execute<'a>(&'a self, sql: &'a str, params: Params<'a>) -> Boxed<'a, Result<u64>> {
         Box::pin(async move {
             let mut attempt = 0;
             loop {
                 match self.conn().await?.execute(sql, params).await {
-                    Err(e) if is_serialisation(&e) && attempt < MAX_ATTEMPTS => back_off(&mut attempt).await,
-                    other => return other,
+                    Err(e) if should_retry(&e, attempt, true) => back_off(&mut attempt).await,
+                    other => return other.map_err(away),
                 }
             }
         })
+    }
+
+    /// Ends the backend of a lost connection and waits until it is gone: what it did not commit by then it never
+    /// will, while a lost connection alone stops no statement and no COMMIT. An error means that it may live on.
+    pub(crate) async fn end(&self, backend: &Backend) -> Result<()> {
+        const ASK: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2";
+        let ended = async {
+            while !self.query(ASK, &[&backend.pid, &backend.since]).await?.is_empty() {
+                tokio::time::sleep(ENDING_PAUSE).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(ENDING, ended).await.unwrap_or_else(|_| Err(Error::unavailable(AWAY)))
     }
 
     /// Begins a transaction. Use [`transaction!`](crate::transaction), which retries.
@@ -193,12 +248,18 @@ impl Db {
             let conn = self.conn().await?;
             conn.dirty.store(true, Ordering::Relaxed);
             conn.client.batch_execute("BEGIN").await?;
-            Ok(Tx { conn, name, after: Vec::new(), ids: Vec::new() })
+            Ok(Tx { conn, db: self.clone(), name, ids: Vec::new() })
         })
     }
 }
 
 const MAX_ATTEMPTS: u32 = 8;
+const AWAY: &str = "The database is not reachable at the moment";
+/// Between two attempts to learn the outcome of a COMMIT that nobody waits for.
+const DOUBT_PAUSE: Duration = Duration::from_millis(500);
+/// How long a backend may take to end, and the pause between two looks.
+const ENDING: Duration = Duration::from_secs(5);
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sleeps 5 ms · 2^attempt with ±50 % jitter and counts the attempt.
 pub async fn back_off(attempt: &mut u32) {
@@ -227,6 +288,17 @@ pub fn is_lost(e: &Error) -> bool {
     })
 }
 
+/// What a client is told of a lost connection: 503. Other errors stay as they are.
+#[doc(hidden)]
+pub fn away(e: Error) -> Error {
+    if is_lost(&e) { Error::unavailable(AWAY) } else { e }
+}
+
+/// PostgreSQL cannot be reached: the connection was lost, or none was to be had.
+pub fn is_away(e: &Error) -> bool {
+    is_lost(e) || e.status() == 503
+}
+
 /// Serialisation failure or deadlock: another try may succeed.
 pub fn is_serialisation(e: &Error) -> bool {
     pg_error(e).and_then(|e| e.code()).is_some_and(|c| c.code() == "40001" || c.code() == "40P01")
@@ -252,10 +324,10 @@ pub fn should_retry(e: &Error, attempt: u32, committing: bool) -> bool {
 /// An open transaction. Dropped without commit, the connection is thrown away (and so rolled back).
 pub struct Tx {
     conn: PooledConn,
+    db: Db,
     /// For logs and `synapse_storage_transaction_time`.
     pub name: &'static str,
-    after: Vec<Box<dyn FnOnce() + Send + Sync>>,
-    ids: Vec<crate::streams::IdGuard>,
+    ids: Vec<IdGuard>,
 }
 
 impl Tx {
@@ -276,35 +348,41 @@ impl Tx {
         &self.conn
     }
 
-    /// Runs `f` once the transaction has committed; not at all if it rolls back.
-    pub fn after_commit(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
-        self.after.push(Box::new(f));
-    }
-
     /// Keeps stream ids in flight until this transaction ends.
-    pub(crate) fn hold(&mut self, ids: crate::streams::IdGuard) {
+    pub(crate) fn hold(&mut self, ids: IdGuard) {
         self.ids.push(ids);
     }
 
-    pub(crate) fn held(&mut self) -> &mut Vec<crate::streams::IdGuard> {
+    pub(crate) fn held(&mut self) -> &mut Vec<IdGuard> {
         &mut self.ids
     }
 
     #[doc(hidden)]
     pub fn commit(self) -> Boxed<'static, Result<()>> {
         Box::pin(async move {
-            self.conn.client.batch_execute("COMMIT").await?;
+            if let Err(e) = self.conn.client.batch_execute("COMMIT").await {
+                let e = e.into();
+                if is_lost(&e) && !self.ids.is_empty() {
+                    tokio::spawn(self.announce_anyway());
+                }
+                return Err(e);
+            }
             self.conn.dirty.store(false, Ordering::Relaxed);
             drop(self.conn);
-            // Caches forget before the ids become visible to readers.
-            for f in self.after {
-                f();
-            }
-            for ids in self.ids {
-                ids.committed();
-            }
+            self.ids.into_iter().for_each(IdGuard::committed);
             Ok(())
         })
+    }
+
+    /// Nobody knows whether COMMIT happened. What is announced is looked up by who hears of it, so it does no harm
+    /// to announce too much, once the outcome does not change any more.
+    async fn announce_anyway(self) {
+        let backend = self.conn.backend().clone();
+        drop(self.conn);
+        while self.db.end(&backend).await.is_err() {
+            tokio::time::sleep(DOUBT_PAUSE).await;
+        }
+        self.ids.into_iter().for_each(IdGuard::committed);
     }
 
     #[doc(hidden)]
@@ -333,7 +411,7 @@ macro_rules! transaction {
                     $crate::db::back_off(&mut attempt).await;
                     continue;
                 }
-                Err(e) => break Err(e),
+                Err(e) => break Err($crate::db::away(e)),
             };
             let outcome: ::types::Result<_> = async {
                 #[allow(unused_mut)]
@@ -347,7 +425,7 @@ macro_rules! transaction {
                     Err(e) if $crate::db::should_retry(&e, attempt, true) => {
                         $crate::db::back_off(&mut attempt).await
                     }
-                    Err(e) => break Err(e),
+                    Err(e) => break Err($crate::db::away(e)),
                 },
                 Err(e) => {
                     owned.rollback().await;
@@ -355,7 +433,7 @@ macro_rules! transaction {
                         $crate::db::back_off(&mut attempt).await;
                         continue;
                     }
-                    break Err(e);
+                    break Err($crate::db::away(e));
                 }
             }
         }

@@ -85,6 +85,7 @@ pub use cache::{Cache, Registry, WireKey};
 pub use db::{Conn, Db, Params, Tx};
 pub use streams::{EventRow, IdGuard, PresenceRow, Row, Stream, Streams, Update};
 
+use slog::Logger;
 use std::sync::Arc;
 use types::{OwnedServerName, Pdu, Result};
 
@@ -127,8 +128,13 @@ pub struct Store {
 
 impl Store {
     /// Opens a database whose schema was checked before. `writers`: configured writers of a stream.
-    pub async fn open(settings: Settings, writers: impl Fn(Stream) -> Vec<String>) -> Result<Arc<Self>> {
-        let db = Db::new(settings.server, settings.max_connections);
+    pub async fn open(
+        settings: Settings,
+        writers: impl Fn(Stream) -> Vec<String>,
+        log: &Logger,
+    ) -> Result<Arc<Self>> {
+        let db = Db::new(settings.server, settings.max_connections, log.clone());
+        streams::unended::wait(&db, log).await?;
         let streams = Streams::load(db.clone(), &settings.instance, writers).await?;
         let registry = Registry::default();
         let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;

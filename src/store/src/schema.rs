@@ -57,17 +57,10 @@ pub async fn prepare(settings: &Settings, create: bool, log: &Logger) -> Result<
 }
 
 async fn connect(settings: &Settings, log: &Logger) -> Result<Conn> {
-    let manager = Manager::new(settings.server.clone());
-    let mut tries = 0u32;
+    let manager = Manager::new(settings.server.clone(), log.clone());
     loop {
         match manager.open().await {
-            Err(e) if is_lost(&e) => {
-                if tries.is_multiple_of(10) {
-                    warn!(log, "PostgreSQL cannot be reached; waiting for it"; "reason" => %e);
-                }
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(e) if is_lost(&e) => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
     }

@@ -9,7 +9,7 @@ mod state;
 
 pub use remote::Revived;
 
-use crate::db::Conn;
+use crate::db::{Backend, Conn};
 use crate::{EventRow, IdGuard, Row, Store, Stream};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 use std::collections::HashSet;
@@ -203,7 +203,11 @@ impl From<Error> for WriteError {
 }
 
 /// A commit of unknown outcome. While it lives no reader goes beyond the ids it may have written.
-pub struct Doubt(InFlight);
+pub struct Doubt {
+    flight: InFlight,
+    /// What may still be committing.
+    backend: Backend,
+}
 
 /// Ids in flight of one batch.
 struct InFlight {
@@ -214,8 +218,8 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn failed(self, error: Error) -> WriteError {
-        let doubt = crate::db::is_lost(&error).then_some(Doubt(self));
+    fn failed(self, error: Error, conn: &Conn) -> WriteError {
+        let doubt = crate::db::is_lost(&error).then(|| Doubt { flight: self, backend: conn.backend().clone() });
         WriteError { error, doubt }
     }
 }
@@ -238,7 +242,7 @@ impl Store {
         if plain {
             let ids = match hot::run(self, conn, writes, now_ms).await {
                 Ok(ids) => ids,
-                Err(e) => return Err(flight.failed(e)),
+                Err(e) => return Err(flight.failed(e, conn)),
             };
             flight.events.allocated(&ids);
             number(self, writes, &ids)?;
@@ -250,7 +254,7 @@ impl Store {
                 return Err(error.into());
             }
             if let Err(e) = conn.batch("COMMIT").await {
-                return Err(flight.failed(e));
+                return Err(flight.failed(e, conn));
             }
         }
         self.announce(writes, flight);
@@ -260,11 +264,14 @@ impl Store {
     /// Finds out whether a commit of unknown outcome happened. If so its events are announced, as if nothing had
     /// been; if not, the doubt is over and the writes can be tried again. On an error the doubt stays.
     pub async fn settle(&self, writes: &mut [RoomWrite], doubt: &mut Option<Doubt>) -> Result<bool> {
+        if let Some(doubt) = doubt {
+            self.db.end(&doubt.backend).await?;
+        }
         let ids: Vec<String> = writes.iter().flat_map(|w| &w.events).map(|e| e.pdu.event_id.to_string()).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let found = self.stream_orderings(&ids).await?;
         let orders: Vec<i64> = ids.iter().filter_map(|id| found.get(*id).copied()).collect();
-        let Some(Doubt(mut flight)) = doubt.take() else { return Ok(false) };
+        let Some(Doubt { mut flight, .. }) = doubt.take() else { return Ok(false) };
         if orders.len() < ids.len() || ids.is_empty() {
             return Ok(false);
         }

@@ -11,7 +11,6 @@ use types::{Error, Result};
 impl Streams {
     /// Reads where every stream is. `writers`: configured writers of each stream.
     pub async fn load(db: Db, instance: &str, writers: impl Fn(Stream) -> Vec<String>) -> Result<Arc<Self>> {
-        super::unended::wait(&db).await?;
         drop_former_writers(&db, &writers).await?;
         for (sequence, table, id) in OTHER_SEQUENCES {
             let max = db.query_opt(&format!("SELECT COALESCE(MAX({id}), 1) FROM {table}"), &[]).await?;

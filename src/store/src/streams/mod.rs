@@ -6,7 +6,7 @@ mod load;
 mod position;
 mod row;
 mod stream;
-mod unended;
+pub(crate) mod unended;
 
 pub use position::Position;
 pub use row::{EventRow, PresenceRow, Row};

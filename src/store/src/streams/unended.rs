@@ -4,7 +4,8 @@
 
 use super::Stream;
 use crate::db::Db;
-use std::time::Duration;
+use slog::{Logger, warn};
+use std::time::{Duration, Instant};
 use types::Result;
 
 /// Longest wait. Transactions that hold out longer are those of living processes that delete what is old.
@@ -19,26 +20,33 @@ const WRITING: &str = "SELECT DISTINCT virtualtransaction FROM pg_locks
       AND relation IN (SELECT to_regclass(name)::oid FROM unnest($1::text[]) name)";
 
 /// Waits until every transaction that was writing to a stream when we came has ended; not at all if there was none.
-pub(super) async fn wait(db: &Db) -> Result<()> {
+pub(crate) async fn wait(db: &Db, log: &Logger) -> Result<()> {
+    let relations = relations();
+    let mut left = writing(db, &relations).await?;
+    let end = Instant::now() + PATIENCE;
+    while !left.is_empty() && Instant::now() < end {
+        tokio::time::sleep(PAUSE).await;
+        let now = writing(db, &relations).await?;
+        left.retain(|t| now.contains(t));
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    warn!(log, "transactions of before have not ended: clients that sync may miss what they still commit";
+        "transactions" => left.len(), "waited_s" => PATIENCE.as_secs());
+    Ok(())
+}
+
+/// Sequences and tables of all streams.
+fn relations() -> Vec<&'static str> {
     let mut relations: Vec<&str> = Vec::new();
     for d in Stream::ALL.into_iter().map(Stream::definition) {
         relations.extend(d.sequence);
         relations.extend(d.sources.iter().map(|s| s.table));
     }
-    let mut waiting: Option<Vec<String>> = None;
-    let ended = async {
-        loop {
-            let rows = db.query(WRITING, &[&relations]).await?;
-            let mut now: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-            if let Some(before) = &waiting {
-                now.retain(|t| before.contains(t));
-            }
-            if now.is_empty() {
-                return Ok(());
-            }
-            waiting = Some(now);
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, ended).await.unwrap_or(Ok(()))
+    relations
+}
+
+async fn writing(db: &Db, relations: &[&str]) -> Result<Vec<String>> {
+    Ok(db.query(WRITING, &[&relations]).await?.iter().map(|r| r.get(0)).collect())
 }
