@@ -9,7 +9,7 @@ use slog::{error, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Conn;
-use store::db::{back_off, constraint_of, is_constraint, is_lost, is_serialisation};
+use store::db::{back_off, constraint_of, is_away, is_constraint, is_lost, is_serialisation};
 use store::persist::{Doubt, RoomWrite, WriteError};
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{Error, Result};
@@ -88,7 +88,7 @@ impl Worker {
         }
         match self.write(&mut jobs).await {
             Ok(()) => self.answer_all(jobs).await,
-            Err(e) if jobs.len() == 1 || is_lost(&e) => {
+            Err(e) if jobs.len() == 1 || is_away(&e) => {
                 for job in jobs {
                     self.fail(job, &e).await;
                 }
@@ -220,7 +220,7 @@ impl Worker {
         error!(self.cx.log, "events could not be committed"; "room" => %job.write.room_id, "error" => %e);
         job.flight.broke();
         job.flight.landed();
-        let answer = if is_lost(e) {
+        let answer = if is_away(e) {
             Error::unavailable("The database is not reachable at the moment")
         } else {
             Error::internal(format!("could not commit events of {}: {e}", job.write.room_id))

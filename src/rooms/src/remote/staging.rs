@@ -103,7 +103,7 @@ impl Rooms {
                 return store.unstage_event(staged.origin.as_str(), &staged.event_id).await;
             };
             if let Err(e) = self.receive(&staged, room_id, &version).await {
-                if store::db::is_lost(&e) {
+                if store::db::is_away(&e) {
                     return Err(e);
                 }
                 info!(self.cx.log, "an event could not be taken"; "event" => %staged.event_id, "room" => %room_id, "error" => %e);

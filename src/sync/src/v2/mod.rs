@@ -15,6 +15,7 @@ pub use answer::Answer;
 
 use crate::Sync;
 use crate::filter::Filter;
+use crate::notifier::Listener;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub struct Request {
 
 /// Longest wait for streams to reach a token that another process gave out.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// Between two looks while PostgreSQL is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest long poll.
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -70,19 +73,28 @@ impl Sync {
             if !self.caught_up(&since).await {
                 return self.empty_answer(&rq, since).await;
             }
-            self.forget_delivered(&rq, &since).await?;
+            match self.forget_delivered(&rq, &since).await {
+                // The next sync does it: nothing before the token is told again.
+                Err(e) if store::db::is_away(&e) => {}
+                other => other?,
+            }
             rq.since = Some(since);
         }
         let deadline = began + rq.timeout.min(MAX_TIMEOUT);
         if rq.timeout.is_zero() || rq.since.is_none() || rq.full_state {
             return self.pass(&rq).await;
         }
-        let user = rq.who.user_id.to_string();
         loop {
-            let rooms = self.cx.store.rooms_joined_by(&user).await?;
-            let mut listener = self.live.notifier.listen(&user, &rooms);
-            let answer = self.pass(&rq).await?;
+            let looked = self.look(&rq).await;
             let left = deadline.saturating_duration_since(Instant::now());
+            let (answer, mut listener) = match looked {
+                // The database is away. There is no news that it does not have.
+                Err(e) if store::db::is_away(&e) && !left.is_zero() => tokio::select! {
+                    _ = tokio::time::sleep(left.min(AWAY_PAUSE)) => continue,
+                    _ = self.cx.life.stopping() => return Err(e),
+                },
+                other => other?,
+            };
             if !answer.is_empty() || left.is_zero() {
                 return Ok(answer);
             }
@@ -94,6 +106,14 @@ impl Sync {
                 _ = self.cx.life.stopping() => return Ok(answer),
             }
         }
+    }
+
+    /// What there is to tell now, and who says when there is more.
+    async fn look(&self, rq: &Request) -> Result<(Answer, Listener)> {
+        let user = rq.who.user_id.as_str();
+        let rooms = self.cx.store.rooms_joined_by(user).await?;
+        let listener = self.live.notifier.listen(user, &rooms);
+        Ok((self.pass(rq).await?, listener))
     }
 
     /// A token beyond what the database ever gave out is cut down to what it has.
