@@ -82,6 +82,9 @@ def sync(since):
 def listen(since, sender):
     while sender.is_alive():
         since = sync(since)
+        if stopped():
+            # The sender may wait a minute for its last answer, and these come at once.
+            time.sleep(0.5)
     end = time.time() + PATIENCE
     while set(state["sent"]) - set(state["heard"]) and time.time() < end:
         since = sync(since)
