@@ -2,8 +2,10 @@
 
 use crate::Accounts;
 use config::StreamGroup;
+use ruma::RoomId;
 use serde_json::{Map, Value, json};
 use slog::warn;
+use std::time::Duration;
 use store::push_rules::{NewRule, Place};
 use types::Result;
 
@@ -24,10 +26,44 @@ fn direct_with(mut direct: Value, old_room: &str, new_room: &str) -> Option<Valu
     changed.then_some(direct)
 }
 
+/// When what failed is tried again, each counted from the attempt before.
+const AGAIN: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
+
 impl Accounts {
+    /// Gives a room that was made or entered just now what this server and its users keep about the room it replaces,
+    /// if it replaces one. Never fails, since the room stays: what could not be done is tried again later.
+    pub async fn follow_upgrade(&self, new_room: &RoomId) {
+        if !self.followed(new_room).await {
+            let (accounts, new_room) = (self.clone(), new_room.to_owned());
+            tokio::spawn(async move {
+                for pause in AGAIN {
+                    tokio::time::sleep(pause).await;
+                    if accounts.followed(&new_room).await {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn followed(&self, new_room: &RoomId) -> bool {
+        let done = async {
+            match self.rooms.succeed(new_room).await? {
+                Some(old_room) => self.copy_kept(old_room.as_str(), new_room.as_str()).await,
+                None => Ok(()),
+            }
+        };
+        let done = done.await;
+        if let Err(e) = &done {
+            warn!(self.cx.log, "did not follow an upgraded room"; "room" => %new_room, "error" => %e);
+        }
+        done.is_ok()
+    }
+
     /// Copies what the members of a room keep about it to its successor. Who cannot be helped is skipped, as in
     /// Synapse: the upgrade itself is done.
-    pub async fn follow_upgrade(&self, old_room: &str, new_room: &str) -> Result<()> {
+    async fn copy_kept(&self, old_room: &str, new_room: &str) -> Result<()> {
         let kept = self.cx.store.kept_about_room(old_room).await?;
         let skipped = |what: &str, user: &str, done: Result<()>| {
             if let Err(e) = done {

@@ -68,6 +68,11 @@ impl App {
         let devices = Devices::new(cx.clone(), fed.clone());
         let accounts = Accounts::new(cx.clone(), fed.clone(), rooms.clone(), devices.clone())?;
         accounts.spawn_tasks();
+        let follower = accounts.clone();
+        rooms.on_entry(Box::new(move |room_id| {
+            let accounts = follower.clone();
+            Box::pin(async move { accounts.follow_upgrade(&room_id).await })
+        }));
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());
         let store = cx.store.clone();

@@ -50,13 +50,7 @@ pub async fn change(app: &App, who: &Requester, room_id: &RoomId, change: Change
             return Ok(None);
         }
     }
-    let enters = counts_as_join && !app.store.is_server_in_room(room_id, app.cx.config.server.name.as_str()).await?;
-    let sent = app.rooms.change_membership(who, room_id, change).await?;
-    // A successor that another server made: what we keep about the old room follows now that we know it.
-    if enters && let Some(old_room) = app.rooms.succeed(room_id).await? {
-        app.accounts.follow_upgrade(old_room.as_str(), room_id.as_str()).await?;
-    }
-    Ok(Some(sent))
+    app.rooms.change_membership(who, room_id, change).await.map(Some)
 }
 
 /// Counts an action against a limit that is not the requester's own.

@@ -30,6 +30,6 @@ async fn upgrade(app: App, who: Requester, rq: Rq) -> Result<Value> {
     app.accounts.limit_user(&app.accounts.limits().room_creation, &who).await?;
     let old = rq.room_id()?;
     let room = app.rooms.upgrade(&who, &old, &version, wanted.additional_creators).await?;
-    app.accounts.follow_upgrade(old.as_str(), room.as_str()).await?;
+    app.accounts.follow_upgrade(&room).await;
     Ok(json!({"replacement_room": room}))
 }

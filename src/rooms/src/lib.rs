@@ -58,7 +58,7 @@ use replication::Cx;
 use replication::locks::NEW_EVENT_DURING_PURGE;
 use ruma::{OwnedRoomId, RoomId};
 use rules::Signer;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 use store::locks::{Lock, Mode};
 use store::{Row, Stream};
@@ -76,6 +76,9 @@ pub struct Rooms {
     pub(crate) writing: Arc<Writing>,
 }
 
+/// See [`Rooms::on_entry`].
+pub type Entered = Box<dyn Fn(OwnedRoomId) -> Boxed<'static, ()> + Send + Sync>;
+
 /// What reading keeps in memory.
 pub(crate) struct Reading {
     pub seen: visibility::SeenCache,
@@ -91,6 +94,8 @@ pub(crate) struct Writing {
     pub actors: DashMap<OwnedRoomId, actor::Handle>,
     /// Who may change a membership of a room abroad.
     pub turns: abroad::Turns,
+    /// What is to be done once this server is in a room.
+    pub entered: OnceLock<Entered>,
     /// Counts event ids of rooms v1 and v2.
     pub event_counter: AtomicU64,
 }
@@ -109,6 +114,7 @@ impl Rooms {
             chains: IdPool::new("event_auth_chain_id"),
             actors: DashMap::new(),
             turns: abroad::Turns::default(),
+            entered: OnceLock::new(),
             event_counter: AtomicU64::new(0),
             signer,
         };
@@ -119,6 +125,12 @@ impl Rooms {
         }
         tokio::spawn(rooms.clone().tend_staged());
         Ok(rooms)
+    }
+
+    /// Sets what is to be done with a room that this process entered through other servers, before whoever joins gets
+    /// an answer; once, at start.
+    pub fn on_entry(&self, f: Entered) {
+        let _ = self.writing.entered.set(f);
     }
 
     /// Rooms that were deleted or purged behind their actors' backs are read again.

@@ -46,7 +46,12 @@ impl Rooms {
         let proposed = &proposed;
         let ask = |server: OwnedServerName| async move { self.send_join(&server, proposed).await }.boxed();
         let joined = self.first_answer("send_join", &servers, go_on, ask).await?;
-        self.accept_room(joined).await
+        let enters = !self.cx.store.is_server_in_room(room_id, self.cx.config.server.name.as_str()).await?;
+        let sent = self.accept_room(joined).await?;
+        if enters && let Some(follow) = self.writing.entered.get() {
+            follow(room_id.to_owned()).await;
+        }
+        Ok(sent)
     }
 
     /// Only the server that vouches for a restricted join can put it into the room.
