@@ -2,6 +2,7 @@
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use std::path::PathBuf;
@@ -63,8 +64,7 @@ fn from_files(files: &[PathBuf]) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     for path in files {
         let bad = |e: &dyn std::fmt::Display| Error::internal(format!("{}: {e}", path.display()));
-        let pem = std::fs::read(path).map_err(|e| bad(&e))?;
-        for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
             store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
         }
     }
