@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::persist::{NewEvent, NewGroup, StateChange};
 use store::state_groups::{GroupState, MAX_HOPS};
-use types::{Boxed, Error, EventFormat, InternalMetadata, Requester, Result};
+use types::{Boxed, Error, EventFormat, InternalMetadata, Pdu, Requester, Result};
 
 /// An event with what is stored along with it.
 pub(crate) struct Made {
@@ -224,7 +224,7 @@ impl Rooms {
     }
 
     /// Says "not in the room" as Synapse does, since clients show it.
-    fn explain(&self, head: &Head, pdu: &types::Pdu, error: Error) -> Error {
+    fn explain(&self, head: &Head, pdu: &Pdu, error: Error) -> Error {
         let membership = head.state_event("m.room.member", pdu.sender.as_str()).and_then(|e| e.pdu().membership());
         if pdu.kind != "m.room.member" && membership.as_deref() != Some("join") {
             return not_in_room(head, pdu.sender.as_str());
@@ -263,18 +263,11 @@ impl Rooms {
             let (mut delta, mut abandoned) = (Vec::new(), false);
             if let (Some(key), Some(id)) = (&pdu.state_key, group) {
                 let before = head.members.local.len();
-                let prev = head.set_state(&pdu, key);
-                groups.push(next_group(head, id, &pdu, key));
+                let (group, change) = change_state(head, id, &pdu, key);
                 // Nobody can name the group before the commit, and it never changes.
                 store.remember_group(id, Arc::new(GroupState { state: head.state.clone(), hops: head.hops }));
-                let change = StateChange {
-                    kind: pdu.kind.clone(),
-                    state_key: key.clone(),
-                    event_id: Some(pdu.event_id.clone()),
-                    prev,
-                    known: None,
-                };
                 abandoned = head.members.local.is_empty() && (before > 0 || head.abandoned);
+                groups.push(group);
                 delta.push(change);
             }
             head.abandoned = abandoned;
@@ -305,8 +298,21 @@ fn not_in_room(head: &Head, user: &str) -> Error {
     Error::forbidden(format!("User {user} not in room {}", head.room_id))
 }
 
+/// Takes a state event into the head's state: the group after it, and what changed.
+fn change_state(head: &mut Head, id: i64, pdu: &Arc<Pdu>, key: &str) -> (NewGroup, StateChange) {
+    let prev = head.set_state(pdu, key);
+    let change = StateChange {
+        kind: pdu.kind.clone(),
+        state_key: key.to_owned(),
+        event_id: Some(pdu.event_id.clone()),
+        prev,
+        known: None,
+    };
+    (next_group(head, id, pdu, key), change)
+}
+
 /// The group after a state event: a delta, or the whole state when the chain gets long.
-fn next_group(head: &mut Head, id: i64, pdu: &types::Pdu, key: &str) -> NewGroup {
+fn next_group(head: &mut Head, id: i64, pdu: &Pdu, key: &str) -> NewGroup {
     let (prev, rows) = if head.hops >= MAX_HOPS {
         head.hops = 0;
         (None, head.state.iter().map(|((k, s), e)| (k.clone(), s.clone(), e.clone())).collect())

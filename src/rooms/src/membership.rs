@@ -140,17 +140,10 @@ impl Rooms {
                 if let Some(same) = same_as_before(who, &content, before.as_ref(), room_id) {
                     return Ok(same);
                 }
-                if change.action == Action::Join {
-                    let joined = self.prepare_join(who, room_id, &change.target, &standing, before.as_ref(), &mut content).await;
-                    if let Err(e) = &joined
-                        && matches!(e.errcode(), Some("M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN"))
-                    {
-                        let servers = self.servers_that_can_invite(room_id).await?;
-                        if !servers.is_empty() {
-                            return self.join_through(who, room_id, &change.target, servers, content).await;
-                        }
-                    }
-                    joined?;
+                if change.action == Action::Join
+                    && let Some(sent) = self.join_known(who, room_id, &change, &standing, before.as_ref(), &mut content).await?
+                {
+                    return Ok(sent);
                 }
             } else if let Some(sent) = self.change_abroad(who, room_id, &change, &content).await? {
                 return Ok(sent);
@@ -164,6 +157,28 @@ impl Rooms {
             }
             Ok(sent)
         })
+    }
+
+    /// Prepares a join to a room this server is in. Some: nobody here could let the user in, another server did.
+    async fn join_known(
+        &self,
+        who: &Requester,
+        room_id: &RoomId,
+        change: &Change,
+        standing: &Standing,
+        before: Option<&Before>,
+        content: &mut Map<String, Value>,
+    ) -> Result<Option<Sent>> {
+        let Err(refused) = self.prepare_join(who, room_id, &change.target, standing, before, content).await else {
+            return Ok(None);
+        };
+        if matches!(refused.errcode(), Some("M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN")) {
+            let servers = self.servers_that_can_invite(room_id).await?;
+            if !servers.is_empty() {
+                return self.join_through(who, room_id, &change.target, servers, content.clone()).await.map(Some);
+            }
+        }
+        Err(refused)
     }
 
     async fn check_suspended(&self, who: &Requester, change: &Change) -> Result<()> {

@@ -122,15 +122,10 @@ pub fn rules_of(version: &RoomVersionId) -> Result<RoomVersionRules> {
     })
 }
 
-/// Hashes and signs a draft and gives it its id.
-pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
-    let rules = rules_of(draft.version)?;
+/// What is hashed and signed, and its content as it is stored.
+fn unsigned_object(draft: &Draft<'_>, depth: i64, rules: &RoomVersionRules) -> Result<(Object, Box<RawValue>)> {
     let format = EventFormat::of(draft.version);
     let mut content = canonical_content(draft.content, draft.version)?;
-    if let (Some(redacts), true) = (draft.redacts, rules.redaction.content_field_redacts) {
-        content.insert("redacts".into(), redacts.as_str().into());
-    }
-    let depth = draft.depth.clamp(1, MAX_DEPTH);
     if !(-MAX_INT..=MAX_INT).contains(&draft.origin_server_ts) {
         return Err(Error::bad_json("origin_server_ts: JSON integer out of range"));
     }
@@ -142,20 +137,30 @@ pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
         ("prev_events".to_owned(), references(&draft.prev_events, format)),
         ("auth_events".to_owned(), references(&draft.auth_events, format)),
     ]);
-    let stored_content = RawValue::from_string(canonical::text(&content))?;
-    object.insert("content".into(), Json::Object(content));
+    if let Some(redacts) = draft.redacts {
+        let holder = if rules.redaction.content_field_redacts { &mut content } else { &mut object };
+        holder.insert("redacts".into(), redacts.as_str().into());
+    }
     if let Some(room_id) = draft.room_id {
         object.insert("room_id".into(), room_id.as_str().into());
     }
     if let Some(key) = draft.state_key {
         object.insert("state_key".into(), key.into());
     }
-    if let (Some(redacts), false) = (draft.redacts, rules.redaction.content_field_redacts) {
-        object.insert("redacts".into(), redacts.as_str().into());
-    }
     if let Some(id) = draft.chosen_id.as_deref().filter(|_| format == EventFormat::V1) {
         object.insert("event_id".into(), id.as_str().into());
     }
+    let stored = RawValue::from_string(canonical::text(&content))?;
+    object.insert("content".into(), Json::Object(content));
+    Ok((object, stored))
+}
+
+/// Hashes and signs a draft and gives it its id.
+pub fn build(draft: Draft<'_>, signer: &Signer) -> Result<Built> {
+    let rules = rules_of(draft.version)?;
+    let format = EventFormat::of(draft.version);
+    let depth = draft.depth.clamp(1, MAX_DEPTH);
+    let (mut object, stored_content) = unsigned_object(&draft, depth, &rules)?;
     signer.hash_and_sign(&mut object, draft.version)?;
     let hash = reference_hash(&object, &rules)?;
     let event_id: OwnedEventId = match (format, &draft.chosen_id) {

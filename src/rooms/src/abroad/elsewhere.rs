@@ -30,6 +30,21 @@ impl Rooms {
         })
     }
 
+    /// Lets another process join or knock, if that is its business.
+    async fn ask_to_enter(
+        &self,
+        name: &str,
+        who: &Requester,
+        room_id: &RoomId,
+        user_id: &UserId,
+        servers: &[OwnedServerName],
+        content: &Map<String, Value>,
+    ) -> Option<Result<Sent>> {
+        let process = self.abroad_elsewhere(room_id).await?;
+        let body = json!({"requester": who, "remote_room_hosts": servers, "content": content});
+        Some(self.ask_abroad(process, name, &[room_id.as_str(), user_id.as_str()], room_id, body).await)
+    }
+
     /// Joins through other servers (`remote_join`).
     pub async fn join_through(
         &self,
@@ -39,9 +54,8 @@ impl Rooms {
         servers: Vec<OwnedServerName>,
         content: Map<String, Value>,
     ) -> Result<Sent> {
-        if let Some(process) = self.abroad_elsewhere(room_id).await {
-            let body = json!({"requester": who, "remote_room_hosts": servers, "content": content});
-            return self.ask_abroad(process, "remote_join", &[room_id.as_str(), user_id.as_str()], room_id, body).await;
+        if let Some(asked) = self.ask_to_enter("remote_join", who, room_id, user_id, &servers, &content).await {
+            return asked;
         }
         // A room of a thousand events takes its time; a client that hangs up does not stop it.
         Box::pin(self.join_abroad(who, room_id, user_id, &servers, &content)).await
@@ -56,9 +70,8 @@ impl Rooms {
         servers: Vec<OwnedServerName>,
         content: Map<String, Value>,
     ) -> Result<Sent> {
-        if let Some(process) = self.abroad_elsewhere(room_id).await {
-            let body = json!({"requester": who, "remote_room_hosts": servers, "content": content});
-            return self.ask_abroad(process, "remote_knock", &[room_id.as_str(), user_id.as_str()], room_id, body).await;
+        if let Some(asked) = self.ask_to_enter("remote_knock", who, room_id, user_id, &servers, &content).await {
+            return asked;
         }
         Box::pin(self.knock_abroad(room_id, user_id, &servers, &content)).await
     }

@@ -56,21 +56,40 @@ fn sound(name: &str) -> Value {
     json!({"set_tweak": "sound", "value": name})
 }
 
+/// What the actions of most rules are made of.
+fn highlight() -> Value {
+    json!({"set_tweak": "highlight"})
+}
+
+fn quiet() -> Value {
+    json!({"set_tweak": "highlight", "value": false})
+}
+
+fn loud() -> Value {
+    json!(["notify", highlight(), sound("default")])
+}
+
 fn make() -> Vec<PushRule> {
-    let highlight = json!({"set_tweak": "highlight"});
-    let quiet = json!({"set_tweak": "highlight", "value": false});
-    let loud = json!(["notify", highlight, sound("default")]);
+    let mut master = over(".m.rule.master", json!([]), json!([]));
+    master.enabled = false;
+    let user_name = rule(
+        "global/content/.m.rule.contains_user_name",
+        4,
+        json!([{"kind": "event_match", "key": "content.body", "pattern_type": "user_localpart"}]),
+        loud(),
+    );
+    [vec![master], overrides(), vec![user_name], underrides()].concat()
+}
+
+fn overrides() -> Vec<PushRule> {
+    let (highlight, quiet) = (highlight(), quiet());
     let room_power = json!({"kind": "sender_notification_permission", "key": "room"});
     let room_mention = json!({"kind": "event_property_is", "key": "content.m\\.mentions.room", "value": true});
     let me_mentioned =
         json!({"kind": "event_property_contains", "key": "content.m\\.mentions.user_ids", "value_type": "user_id"});
-    let two = json!({"kind": "room_member_count", "is": "2"});
     let rtc = is("type", "org.matrix.msc4075.rtc.notification");
     let edit = json!({"kind": "event_property_is", "key": "content.m\\.relates_to.rel_type", "value": "m.replace"});
-    let mut master = over(".m.rule.master", json!([]), json!([]));
-    master.enabled = false;
     vec![
-        master,
         over(".m.rule.suppress_notices", json!([is("content.msgtype", "m.notice")]), json!([])),
         over(
             ".m.rule.invite_for_me",
@@ -88,8 +107,8 @@ fn make() -> Vec<PushRule> {
             json!([rtc, room_mention, room_power]),
             json!(["notify", sound("ring")]),
         ),
-        over(".m.rule.is_user_mention", json!([me_mentioned]), loud.clone()),
-        over(".m.rule.contains_display_name", json!([{"kind": "contains_display_name"}]), loud.clone()),
+        over(".m.rule.is_user_mention", json!([me_mentioned]), loud()),
+        over(".m.rule.contains_display_name", json!([{"kind": "contains_display_name"}]), loud()),
         over(".m.rule.is_room_mention", json!([room_mention, room_power]), json!(["notify", highlight])),
         over(".m.rule.roomnotif", json!([room_power, is("content.body", "@room")]), json!(["notify", highlight])),
         over(
@@ -100,12 +119,12 @@ fn make() -> Vec<PushRule> {
         over(".m.rule.reaction", json!([is("type", "m.reaction")]), json!([])),
         over(".m.rule.room.server_acl", json!([is("type", "m.room.server_acl"), is("state_key", "")]), json!([])),
         over(".m.rule.suppress_edits", json!([edit]), json!([])),
-        rule(
-            "global/content/.m.rule.contains_user_name",
-            4,
-            json!([{"kind": "event_match", "key": "content.body", "pattern_type": "user_localpart"}]),
-            loud,
-        ),
+    ]
+}
+
+fn underrides() -> Vec<PushRule> {
+    let (quiet, two) = (quiet(), json!({"kind": "room_member_count", "is": "2"}));
+    vec![
         under(".m.rule.call", json!([is("type", "m.call.invite")]), json!(["notify", sound("ring"), quiet])),
         under(
             ".m.rule.encrypted_room_one_to_one",

@@ -113,18 +113,7 @@ fn selects(stream: Stream) -> Vec<Select> {
                 backfill,
             ),
         ],
-        Stream::Receipts => vec![table(
-            "room_id, receipt_type, user_id, event_id, thread_id, data",
-            "receipts_linearized",
-            |r| Row::Receipt {
-                room_id: r.get(1),
-                receipt_type: r.get(2),
-                user_id: r.get(3),
-                event_id: r.get(4),
-                thread_id: r.get(5),
-                data: serde_json::from_str(r.get(6)).unwrap_or_default(),
-            },
-        )],
+        Stream::Receipts => vec![receipts()],
         Stream::Presence => vec![presence()],
         Stream::PushRules => {
             vec![table("user_id", "push_rules_stream", |r| Row::PushRules { user_id: r.get(1) })]
@@ -220,6 +209,17 @@ fn backfill(r: &Record) -> Row {
         redacts: r.get(5),
         relates_to: r.get(6),
     }
+}
+
+fn receipts() -> Select {
+    table("room_id, receipt_type, user_id, event_id, thread_id, data", "receipts_linearized", |r| Row::Receipt {
+        room_id: r.get(1),
+        receipt_type: r.get(2),
+        user_id: r.get(3),
+        event_id: r.get(4),
+        thread_id: r.get(5),
+        data: serde_json::from_str(r.get(6)).unwrap_or_default(),
+    })
 }
 
 /// One row a user, so of several changes in the range only the last is found, which is all that counts.

@@ -175,6 +175,12 @@ impl Row {
             },
             Stream::ToDevice => Row::ToDevice { entity: f.string()? },
             Stream::AccountData => Row::AccountData { user_id: f.string()?, room_id: f.optional(), kind: f.string()? },
+            rarer => return Self::rarer_from_wire(rarer, f),
+        })
+    }
+
+    fn rarer_from_wire(stream: Stream, mut f: Fields) -> Option<Row> {
+        Some(match stream {
             Stream::ProfileUpdates => {
                 Row::ProfileUpdate { user_id: f.string()?, action: f.string()?, fields: f.strings() }
             }
@@ -189,7 +195,7 @@ impl Row {
             Stream::QuarantinedMedia => {
                 Row::QuarantinedMedia { origin: f.optional(), media_id: f.string()?, quarantined: f.truth() }
             }
-            Stream::Federation => return None,
+            _ => return None,
         })
     }
 
