@@ -3,6 +3,7 @@
 use crate::App;
 use config::StreamGroup;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::time::Duration;
 use store::receipts::Receipt;
 use types::{Boxed, Error, OwnedRoomId, Result, ServerName, UserId};
@@ -50,19 +51,30 @@ impl App {
         })
     }
 
-    /// Whether a user, of this origin, is in a room this server is in and that lets the origin speak.
-    async fn may_speak(&self, origin: &ServerName, room_id: &str, user_id: &str) -> Result<Option<OwnedRoomId>> {
-        let Ok(user) = <&UserId>::try_from(user_id) else { return Ok(None) };
-        let Ok(room) = OwnedRoomId::try_from(room_id) else { return Ok(None) };
+    /// Those of some users who are of this origin and in a room that this server is in and that lets the origin speak.
+    async fn speakers<'a>(
+        &self,
+        origin: &ServerName,
+        room_id: &str,
+        users: impl Iterator<Item = &'a str>,
+    ) -> Result<HashSet<&'a str>> {
+        let of_origin = |user: &&str| <&UserId>::try_from(*user).is_ok_and(|u| u.server_name() == origin);
+        let members: Vec<(&str, &str)> = users.filter(of_origin).map(|u| ("m.room.member", u)).collect();
+        let Ok(room) = OwnedRoomId::try_from(room_id) else { return Ok(HashSet::new()) };
         let own = self.cx.config.server.name.as_str();
-        if user.server_name() != origin || !self.store.is_server_in_room(&room, own).await? {
-            return Ok(None);
+        if members.is_empty()
+            || !self.store.is_server_in_room(&room, own).await?
+            || self.rooms.check_server_allowed(&room, origin).await.is_err()
+        {
+            return Ok(HashSet::new());
         }
-        if self.rooms.check_server_allowed(&room, origin).await.is_err() {
-            return Ok(None);
-        }
-        let member = self.rooms.state_event(&room, "m.room.member", user_id).await?;
-        Ok(member.filter(|m| m.membership().as_deref() == Some("join")).map(|_| room))
+        let events = self.rooms.current_events(&room, &members).await?;
+        let joined: HashSet<&str> = events
+            .values()
+            .filter(|e| e.membership().as_deref() == Some("join"))
+            .filter_map(|e| e.state_key.as_deref())
+            .collect();
+        Ok(members.into_iter().map(|(_, user)| user).filter(|user| joined.contains(user)).collect())
     }
 
     async fn typing_edu(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<()> {
@@ -73,7 +85,7 @@ impl App {
         let (room_id, user_id) = (text("room_id")?, text("user_id")?);
         // Our own processes hand typing of our users this way where the writer cannot be told otherwise.
         let own = origin == self.cx.config.server.name;
-        if own || self.may_speak(origin, room_id, user_id).await?.is_some() {
+        if own || !self.speakers(origin, room_id, std::iter::once(user_id)).await?.is_empty() {
             let typing = content.get("typing").and_then(Value::as_bool).unwrap_or(false);
             self.sync.set_typing(room_id, user_id, typing.then_some(TYPING.as_millis() as i64));
         }
@@ -84,9 +96,12 @@ impl App {
     async fn receipt_edu(&self, origin: &ServerName, content: Map<String, Value>) -> Result<()> {
         let own = origin == self.cx.config.server.name;
         for (room_id, kinds) in content {
-            for (kind, users) in kinds.as_object().into_iter().flatten() {
+            let kinds = kinds.as_object();
+            let senders = kinds.into_iter().flat_map(Map::values).filter_map(Value::as_object).flat_map(Map::keys);
+            let speakers = if own { HashSet::new() } else { self.speakers(origin, &room_id, senders.map(String::as_str)).await? };
+            for (kind, users) in kinds.into_iter().flatten() {
                 for (user_id, receipt) in users.as_object().into_iter().flatten() {
-                    if !own && (kind != "m.read" || self.may_speak(origin, &room_id, user_id).await?.is_none()) {
+                    if !own && (kind != "m.read" || !speakers.contains(user_id.as_str())) {
                         continue;
                     }
                     let Some(event_id) = receipt["event_ids"].get(0).and_then(Value::as_str) else { continue };

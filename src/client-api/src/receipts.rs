@@ -52,20 +52,31 @@ async fn post_markers(app: App, who: Requester, rq: Rq) -> Result<()> {
     let room_id = rq.room_id()?;
     let body: Map<String, Value> = rq.json()?;
     app.sync.bump_active(who.user_id.as_str(), who.device_id.as_deref()).await;
+    // All are looked at before any is written.
+    let mut marks = Vec::new();
     for kind in TYPES {
-        let event_id = match body.get(kind) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(id)) if id.is_empty() => continue,
-            Some(Value::String(id)) => OwnedEventId::try_from(id.as_str())
-                .map_err(|_| Error::invalid_param(format!("{kind} is not an event id: {id:?}")))?,
-            Some(_) => return Err(Error::invalid_param(format!("{kind} must be a string"))),
-        };
+        marks.extend(mark(&body, kind)?.map(|event_id| (kind, event_id)));
+    }
+    for (kind, event_id) in marks {
         match kind {
             FULLY_READ => marker(&app, &who, &room_id, &event_id).await?,
             kind => receipt(&app, &who, &room_id, kind, &event_id, None).await?,
         }
     }
     Ok(())
+}
+
+/// The event a field of `read_markers` names.
+fn mark(body: &Map<String, Value>, kind: &str) -> Result<Option<OwnedEventId>> {
+    match body.get(kind) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) if id.is_empty() => Ok(None),
+        Some(Value::String(id)) => match OwnedEventId::try_from(id.as_str()) {
+            Ok(id) => Ok(Some(id)),
+            Err(_) => Err(Error::invalid_param(format!("{kind} is not an event id: {id:?}"))),
+        },
+        Some(_) => Err(Error::invalid_param(format!("{kind} must be a string"))),
+    }
 }
 
 /// A receipt for an event the user may see; one that is unknown here is passed over.

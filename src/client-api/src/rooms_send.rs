@@ -106,7 +106,7 @@ async fn put_member(app: App, who: Requester, rq: &Rq, key: &str, content: Map<S
         return Err(Error::bad_request("Invalid membership (must be a string)"));
     };
     let action = Action::named(membership).ok_or_else(|| Error::bad_request("Invalid membership key"))?;
-    let target = OwnedUserId::try_from(key).map_err(|_| Error::invalid_param(format!("Not a user id: {key:?}")))?;
+    let target = OwnedUserId::try_from(key).map_err(|_| Error::invalid_param(format!("state_key is not a user id: {key:?}")))?;
     let mut change = Change::new(target, action).content(content);
     change.origin_server_ts = timestamp(&who, rq)?;
     match membership::change(&app, &who, &rq.room_id()?, change).await? {

@@ -36,7 +36,7 @@ async fn search(app: App, who: Requester, rq: Rq) -> Result<Value> {
         Some(n) => n.as_i64().ok_or_else(|| Error::invalid_param("limit: must be an integer"))?.clamp(0, 50),
     };
     let term = body.get("search_term").and_then(Value::as_str);
-    let term = term.ok_or_else(|| Error::bad_request("`search_term` is required field"))?;
+    let term = term.ok_or_else(|| Error::missing_param("search_term: must be a string"))?;
     let words = lexemes(term);
     if words.is_empty() {
         return Ok(json!({"limited": false, "results": []}));
