@@ -302,6 +302,29 @@ def test_keys_and_messages_to_devices(pair):
     assert room in guest.get("/joined_rooms")["joined_rooms"]
 
 
+# Nothing that follows an upgrade can be done for a while.
+NO_ALIASES_MOVE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON room_aliases FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+def test_a_successor_made_by_another_server(ours, theirs, alice, bob, postgres):
+    """It is joined whatever becomes of what follows, which is tried again."""
+    old = bob.create_room(preset="public_chat")
+    alice.join(old, via=theirs.server_name)
+    alias = f"/directory/room/{quote(f'#ours:{ours.server_name}')}"
+    alice.put(alias, {"room_id": old})
+    alice.put(f"/user/{alice.user_id}/rooms/{quote(old)}/tags/u.mine", {"order": 0.5})
+    new = bob.post(f"/rooms/{quote(old)}/upgrade", {"new_version": "11"})["replacement_room"]
+    postgres.run(ours.database, NO_ALIASES_MOVE)
+    alice.join(new, via=theirs.server_name)
+    assert alice.get(alias)["room_id"] == old
+    postgres.run(ours.database, "DROP TRIGGER refuse ON room_aliases")
+    eventually(lambda: alice.get(alias)["room_id"] == new)
+    eventually(lambda: "u.mine" in alice.get(f"/user/{alice.user_id}/rooms/{quote(new)}/tags")["tags"])
+
+
 def test_a_server_that_is_gone(ours, alice):
     found = alice.post("/keys/query", {"device_keys": {"@nobody:127.0.0.1:1": []}})
     assert found["device_keys"] == {} and found["failures"]["127.0.0.1:1"]["status"] == 503
