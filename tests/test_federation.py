@@ -320,7 +320,7 @@ def test_a_successor_made_by_another_server(ours, theirs, alice, bob, postgres):
     postgres.run(ours.database, NO_ALIASES_MOVE)
     alice.join(new, via=theirs.server_name)
     assert alice.get(alias)["room_id"] == old
-    postgres.run(ours.database, "DROP TRIGGER refuse ON room_aliases")
+    postgres.run(ours.database, "DROP FUNCTION refuse CASCADE")
     eventually(lambda: alice.get(alias)["room_id"] == new)
     eventually(lambda: "u.mine" in alice.get(f"/user/{alice.user_id}/rooms/{quote(new)}/tags")["tags"])
 
