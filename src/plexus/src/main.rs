@@ -18,6 +18,15 @@ use std::process::ExitCode;
 
 use structopt::clap::ErrorKind;
 
+/// glibc's allocator keeps what its threads gave back, this one returns it to the system.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// jemalloc reads this at start (its manual, "TUNING"): few arenas, so that little lies about in each; what is free for
+/// a second goes back.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: &[u8; 70] = b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
+
 fn main() -> ExitCode {
     let command = match cli::read() {
         Ok(command) => command,
