@@ -170,6 +170,11 @@ impl RoomWrite {
         self.events.iter().chain(revived).find(|e| e.pdu.event_id == *id)
     }
 
+    /// There is state among the events.
+    fn has_state(&self) -> bool {
+        self.events.iter().any(|e| e.pdu.is_state())
+    }
+
     /// Nothing is to be written.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.revived.is_empty()
@@ -247,7 +252,6 @@ impl Store {
             flight.events.allocated(&ids);
             number(self, writes, &ids)?;
         } else {
-            conn.batch("BEGIN").await?;
             if let Err(error) = self.write_all(conn, writes, now_ms, &mut flight).await {
                 // A lost connection rolls back by itself.
                 let _ = conn.batch("ROLLBACK").await;
@@ -290,18 +294,24 @@ impl Store {
         now_ms: i64,
         flight: &mut InFlight,
     ) -> Result<()> {
-        let (ids, ()) = futures::try_join!(hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
+        let begin = conn.batch("BEGIN");
+        let (_, ids, ()) = futures::try_join!(begin, hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
         flight.events.allocated(&ids);
         flight.numbered = true;
         number(self, writes, &ids)?;
         flight.events.allocated(&remote::revive(self, conn, writes, false).await?);
-        state::run_after(self, conn, writes).await?;
-        extras::run(self, conn, writes, now_ms).await?;
-        remote::run(self, conn, writes).await?;
+        let after = state::run_after(self, conn, writes);
+        let extras = extras::run(self, conn, writes, now_ms);
+        (_, _, flight.caches) = futures::try_join!(after, extras, self.cache_rows(conn, writes, now_ms))?;
+        remote::run(self, conn, writes).await
+    }
+
+    /// Tells other processes which caches no longer hold. None: none.
+    async fn cache_rows(&self, conn: &Conn, writes: &[RoomWrite], now_ms: i64) -> Result<Option<IdGuard>> {
         let rows: Vec<Vec<String>> = writes.iter().flat_map(RoomWrite::cache_rows).collect();
         let more = extras::cache_rows(writes);
         if rows.is_empty() && more.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mut guard = self.streams.reserve(Stream::Caches);
         let named = rows.into_iter().map(|keys| ("cs_cache_fake".to_owned(), keys)).chain(more);
@@ -311,8 +321,7 @@ impl Store {
         for ((id, name), keys) in ids.into_iter().zip(names).zip(keys) {
             guard.announce(id, Row::Cache { name, keys: Some(keys), at_ms: now_ms });
         }
-        flight.caches = Some(guard);
-        Ok(())
+        Ok(Some(guard))
     }
 
     /// After the commit: caches, then rows.

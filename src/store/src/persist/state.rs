@@ -3,6 +3,7 @@
 use super::{NewEvent, RoomSummary, RoomWrite, StateChange, rooms_of};
 use crate::Store;
 use crate::db::Conn;
+use futures::future::{try_join, try_join3};
 use std::collections::HashMap;
 use std::sync::Arc;
 use types::json::strip_nul;
@@ -87,7 +88,7 @@ pub(super) fn is_plain(w: &RoomWrite) -> bool {
         && w.groups.is_empty()
         && w.delta.is_empty()
         && !w.abandoned
-        && !w.events.iter().any(|e| e.pdu.is_state())
+        && !w.has_state()
 }
 
 /// What does not need stream ids; sent along with the hot statement.
@@ -107,9 +108,11 @@ pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> 
             cols.3.push(key);
             cols.4.push(event.as_str());
         }
-        conn.execute(GROUPS, &[&ids, &rooms, &events]).await?;
-        conn.execute(GROUP_EDGES, &[&from, &to]).await?;
-        conn.execute(GROUP_ROWS, &[&cols.0, &cols.1, &cols.2, &cols.3, &cols.4]).await?;
+        try_join3(
+            conn.execute(GROUPS, &[&ids, &rooms, &events]),
+            conn.execute(GROUP_EDGES, &[&from, &to]),
+            conn.execute(GROUP_ROWS, &[&cols.0, &cols.1, &cols.2, &cols.3, &cols.4]),
+        ).await?;
     }
     let new: Vec<_> = writes.iter().filter_map(|w| Some((w.room_id.as_str(), w.new_room.as_ref()?))).collect();
     if !new.is_empty() {
@@ -117,21 +120,31 @@ pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> 
         let creators: Vec<&str> = new.iter().map(|(_, n)| n.creator.as_str()).collect();
         let public: Vec<bool> = new.iter().map(|(_, n)| n.is_public).collect();
         let versions: Vec<&str> = new.iter().map(|(_, n)| n.version.as_str()).collect();
-        conn.execute(ROOMS, &[&rooms, &creators, &public, &versions]).await?;
-        conn.execute(DEPTHS, &[&rooms]).await?;
+        try_join(
+            conn.execute(ROOMS, &[&rooms, &creators, &public, &versions]),
+            conn.execute(DEPTHS, &[&rooms]),
+        ).await?;
     }
     Ok(())
 }
 
-/// What repeats stream ids or refers to rows of the hot statement.
+/// What repeats stream ids or refers to rows of the hot statement. The statements go out together, in this order.
 pub(super) async fn run_after(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
-    state_events(conn, writes).await?;
-    chain_cover(conn, writes).await?;
-    memberships(conn, writes).await?;
-    abandoned(store, conn, writes).await?;
-    current_state(store, conn, writes).await?;
-    local_members(store, conn, writes).await?;
-    summaries(conn, writes).await
+    futures::try_join!(
+        state_events(conn, writes),
+        chain_cover(conn, writes),
+        memberships(conn, writes),
+        abandoned(store, conn, writes),
+        current_state(store, conn, writes),
+        local_members(store, conn, writes),
+        summaries(conn, writes),
+    )?;
+    Ok(())
+}
+
+/// A statement that is only run if it has something to do.
+async fn when(wanted: bool, statement: impl Future<Output = Result<u64>>) -> Result<u64> {
+    if wanted { statement.await } else { Ok(0) }
 }
 
 async fn state_events(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
@@ -149,28 +162,41 @@ async fn state_events(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
         auth.1.push(e.pdu.room_id.as_str());
         auth.2.push(id.as_str());
     }
-    conn.execute(STATE_EVENTS, &[&ids, &rooms, &kinds, &keys]).await?;
-    conn.execute(AUTH, &[&auth.0, &auth.1, &auth.2]).await?;
+    try_join(
+        conn.execute(STATE_EVENTS, &[&ids, &rooms, &kinds, &keys]),
+        conn.execute(AUTH, &[&auth.0, &auth.1, &auth.2]),
+    ).await?;
     Ok(())
 }
 
 async fn chain_cover(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
-    let events = || writes.iter().flat_map(|w| &w.events);
-    let placed: Vec<_> = events().filter_map(|e| Some((e.pdu.event_id.as_str(), e.chain.as_ref()?))).collect();
+    futures::try_join!(chain_places(conn, writes), chains_later(conn, writes))?;
+    Ok(())
+}
+
+async fn chain_places(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
+    let events = writes.iter().flat_map(|w| &w.events);
+    let placed: Vec<_> = events.filter_map(|e| Some((e.pdu.event_id.as_str(), e.chain.as_ref()?))).collect();
     if !placed.is_empty() {
         let ids: Vec<&str> = placed.iter().map(|(id, _)| *id).collect();
         let chains: Vec<i64> = placed.iter().map(|(_, c)| c.chain).collect();
         let sequences: Vec<i64> = placed.iter().map(|(_, c)| c.sequence).collect();
-        conn.execute(CHAINS, &[&ids, &chains, &sequences]).await?;
         let mut links: [Vec<i64>; 4] = Default::default();
         for (c, (chain, sequence)) in placed.iter().flat_map(|(_, c)| c.links.iter().map(move |l| (c, *l))) {
             for (column, value) in links.iter_mut().zip([c.chain, c.sequence, chain, sequence]) {
                 column.push(value);
             }
         }
-        conn.execute(LINKS, &[&links[0], &links[1], &links[2], &links[3]]).await?;
+        try_join(
+            conn.execute(CHAINS, &[&ids, &chains, &sequences]),
+            conn.execute(LINKS, &[&links[0], &links[1], &links[2], &links[3]]),
+        ).await?;
     }
-    let later: Vec<&NewEvent> = events().filter(|e| e.chain_later).collect();
+    Ok(())
+}
+
+async fn chains_later(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
+    let later: Vec<&NewEvent> = writes.iter().flat_map(|w| &w.events).filter(|e| e.chain_later).collect();
     if !later.is_empty() {
         let ids: Vec<&str> = later.iter().map(|e| e.pdu.event_id.as_str()).collect();
         let rooms: Vec<&str> = later.iter().map(|e| e.pdu.room_id.as_str()).collect();
@@ -213,9 +239,11 @@ async fn abandoned(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<(
     }
     let ids: Vec<i64> = gone.iter().map(|w| first_id(w)).collect();
     let rooms: Vec<&str> = gone.iter().map(|w| w.room_id.as_str()).collect();
-    conn.execute(ABANDON_DELTA, &[&ids, &store.instance(), &rooms]).await?;
-    conn.execute(ABANDON_STATE, &[&rooms]).await?;
-    conn.execute(ABANDON_ROOM, &[&rooms]).await?;
+    try_join3(
+        conn.execute(ABANDON_DELTA, &[&ids, &store.instance(), &rooms]),
+        conn.execute(ABANDON_STATE, &[&rooms]),
+        conn.execute(ABANDON_ROOM, &[&rooms]),
+    ).await?;
     Ok(())
 }
 
@@ -237,7 +265,6 @@ async fn current_state(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
     let keys: Vec<&str> = changes.iter().map(|(_, c)| c.state_key.as_str()).collect();
     let new: Vec<Option<&str>> = changes.iter().map(|(_, c)| c.event_id.as_ref().map(|e| e.as_str())).collect();
     let old: Vec<Option<&str>> = changes.iter().map(|(_, c)| c.prev.as_ref().map(|e| e.as_str())).collect();
-    conn.execute(DELTAS, &[&ids, &store.instance(), &rooms, &kinds, &keys, &new, &old]).await?;
     let last = last_changes(&changes);
     let mut gone: (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
     let mut set: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<Option<String>>, Vec<i64>) = Default::default();
@@ -258,10 +285,11 @@ async fn current_state(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
             }
         }
     }
-    if !gone.0.is_empty() {
-        conn.execute(CURRENT_GONE, &[&gone.0, &gone.1, &gone.2]).await?;
-    }
-    conn.execute(CURRENT, &[&set.0, &set.1, &set.2, &set.3, &set.4, &set.5]).await?;
+    try_join3(
+        conn.execute(DELTAS, &[&ids, &store.instance(), &rooms, &kinds, &keys, &new, &old]),
+        when(!gone.0.is_empty(), conn.execute(CURRENT_GONE, &[&gone.0, &gone.1, &gone.2])),
+        conn.execute(CURRENT, &[&set.0, &set.1, &set.2, &set.3, &set.4, &set.5]),
+    ).await?;
     Ok(())
 }
 
@@ -285,14 +313,15 @@ async fn local_members(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
         .collect();
     let last = last_changes(&changes);
     let (set, gone): (Vec<_>, Vec<_>) = last.into_iter().partition(|(w, c)| event_of(w, c).is_some());
-    if !gone.is_empty() {
-        let rooms: Vec<&str> = gone.iter().map(|(w, _)| w.room_id.as_str()).collect();
-        let users: Vec<&str> = gone.iter().map(|(_, c)| c.state_key.as_str()).collect();
-        conn.execute(LOCAL_GONE, &[&rooms, &users]).await?;
-        conn.execute(SNAPSHOT_GONE, &[&rooms, &users]).await?;
-    }
+    let rooms: Vec<&str> = gone.iter().map(|(w, _)| w.room_id.as_str()).collect();
+    let users: Vec<&str> = gone.iter().map(|(_, c)| c.state_key.as_str()).collect();
     let set: Vec<_> = set.into_iter().filter_map(|(w, c)| Some((event_of(w, c)?, &w.summary, true))).collect();
-    set_local(conn, &set).await
+    try_join3(
+        when(!gone.is_empty(), conn.execute(LOCAL_GONE, &[&rooms, &users])),
+        when(!gone.is_empty(), conn.execute(SNAPSHOT_GONE, &[&rooms, &users])),
+        set_local(conn, &set),
+    ).await?;
+    Ok(())
 }
 
 /// Notes memberships of local users, with what is known of the room; false: nothing is.
@@ -315,12 +344,13 @@ pub(super) async fn set_local(conn: &Conn, set: &[(&Arc<Pdu>, &RoomSummary, bool
     let encrypted: Vec<bool> = summary.iter().map(|s| s.encrypted).collect();
     let successors: Vec<Option<String>> = summary.iter().map(|s| clean(s.successor.as_ref())).collect();
     let known: Vec<bool> = set.iter().map(|(.., known)| *known).collect();
-    conn.execute(LOCAL, &[&rooms, &users, &ids, &kinds, &orders]).await?;
-    conn.execute(
-        SNAPSHOTS,
-        &[&rooms, &users, &senders, &ids, &kinds, &orders, &writers, &types, &names, &encrypted, &successors, &known],
-    )
-    .await?;
+    try_join(
+        conn.execute(LOCAL, &[&rooms, &users, &ids, &kinds, &orders]),
+        conn.execute(
+            SNAPSHOTS,
+            &[&rooms, &users, &senders, &ids, &kinds, &orders, &writers, &types, &names, &encrypted, &successors, &known],
+        ),
+    ).await?;
     Ok(())
 }
 
