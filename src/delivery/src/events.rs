@@ -15,15 +15,16 @@ use types::{InternalMetadata, Result};
 const BATCH: i64 = 100;
 /// The position is written this often where there was nothing to send.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
-/// Events are gathered for this long before they are looked at together.
+/// Events are gathered for this long before they are looked at together …
 const GATHER: Duration = Duration::from_millis(10);
+/// … and this long where the last ones were for nobody: most rooms of a server may be its own.
+const GATHER_IDLE: Duration = Duration::from_millis(100);
 /// After an error nothing is tried for this long.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Sender {
     /// Never returns.
     pub(crate) async fn follow_events(self) {
-        let mut updates = self.cx.store.streams.subscribe();
         let mut at = loop {
             match self.cx.store.federation_position("events").await {
                 Ok(at) => break at,
@@ -32,13 +33,16 @@ impl Sender {
         };
         let mut noted = (at, Instant::now());
         loop {
-            match self.distribute(&mut at, &mut noted).await {
-                Ok(()) => {}
+            // What came before this is looked through now: nobody has to keep it for us.
+            let mut updates = self.cx.store.streams.subscribe();
+            let gather = match self.distribute(&mut at, &mut noted).await {
+                Ok(true) => GATHER,
+                Ok(false) => GATHER_IDLE,
                 Err(e) => {
                     self.pause("events wait for being sent to other servers", &e).await;
                     continue;
                 }
-            }
+            };
             // Until an event moves the stream beyond where we are.
             loop {
                 match updates.recv().await {
@@ -48,7 +52,7 @@ impl Sender {
                     Err(RecvError::Closed) => return,
                 }
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(gather).await;
         }
     }
 
@@ -57,9 +61,10 @@ impl Sender {
         tokio::time::sleep(PAUSE).await;
     }
 
-    /// Goes through all events there are by now.
-    async fn distribute(&self, at: &mut i64, noted: &mut (i64, Instant)) -> Result<()> {
+    /// Goes through all events there are by now. Whether any was for anybody.
+    async fn distribute(&self, at: &mut i64, noted: &mut (i64, Instant)) -> Result<bool> {
         let store = &self.cx.store;
+        let mut any = false;
         loop {
             let to = store.streams.current(Stream::Events);
             if *at >= to {
@@ -74,8 +79,9 @@ impl Sender {
                 store.set_federation_position("events", reached).await?;
                 *noted = (reached, Instant::now());
             }
+            any |= sent;
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Whether there was anything for anybody.
@@ -104,6 +110,9 @@ impl Sender {
             .collect();
         store.note_destination_rooms(&entries).await?;
         for (event, servers) in found {
+            if let Some(user) = event.member.as_deref().filter(|user| event.joins && self.is_local(user)) {
+                self.introduce(&[user], &servers).await?;
+            }
             for server in servers {
                 if self.fed.backing_off_until(&server).await?.is_some() {
                     continue;

@@ -5,7 +5,7 @@ use crate::{Sender, edus};
 use replication::Command;
 use serde_json::Value;
 use slog::warn;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use store::{PresenceRow, Row, Stream, Update};
 use tokio::sync::broadcast::error::RecvError;
@@ -67,7 +67,7 @@ impl Sender {
                 }
                 Row::Presence(row) if self.is_local(&row.user_id) => self.presence(row).await?,
                 Row::Event(e) if e.membership.as_deref() == Some("join") && !e.outlier && !e.rejected => {
-                    self.joined(&e.room_id, e.state_key.as_deref().unwrap_or_default()).await?;
+                    self.others_joined(&e.room_id, e.state_key.as_deref().unwrap_or_default()).await?;
                 }
                 Row::ToDevice { entity } if !entity.starts_with('@') && self.is_mine(entity) => {
                     self.wake(entity, |queue| queue.to_device = true);
@@ -116,27 +116,20 @@ impl Sender {
         self.tell(servers.into_iter(), &format!("presence {}", row.user_id), &edu).await
     }
 
-    /// Who meets somebody new is told of their presence: other servers of our user's who joined, the server of another
-    /// user who joined of all of ours in the room.
-    async fn joined(&self, room_id: &str, user_id: &str) -> Result<()> {
-        let store = &self.cx.store;
-        let Some((_, server)) = user_id.split_once(':').filter(|_| self.cx.config.presence.track) else { return Ok(()) };
-        let is_local = self.is_local(user_id);
-        if !is_local && !self.is_mine(server) {
+    /// The server of a user who joined is told of the presence of ours in the room.
+    async fn others_joined(&self, room_id: &str, user_id: &str) -> Result<()> {
+        let Some((_, server)) = user_id.split_once(':').filter(|(_, server)| self.is_mine(server)) else { return Ok(()) };
+        let users = self.cx.store.local_users_in(room_id).await?;
+        let users: Vec<&str> = users.iter().map(|u| u.as_str()).collect();
+        self.introduce(&users, &BTreeSet::from([server.to_owned()])).await
+    }
+
+    /// Tells servers of the presence of users they have not met before.
+    pub(crate) async fn introduce(&self, users: &[&str], servers: &BTreeSet<String>) -> Result<()> {
+        if !self.cx.config.presence.track {
             return Ok(());
         }
-        let (users, servers) = if is_local {
-            let servers = store.servers_by_room(&[room_id.to_owned()]).await?.into_values().flatten();
-            (vec![user_id.to_owned()], servers.collect())
-        } else {
-            let users = store.local_users_in(room_id).await?;
-            (users.into_iter().map(String::from).collect(), vec![server.to_owned()])
-        };
-        if servers.iter().all(|s| !self.is_mine(s)) {
-            return Ok(());
-        }
-        let users: Vec<&str> = users.iter().map(String::as_str).collect();
-        for row in store.presence_of(&users).await?.iter().filter(|row| row.state != "offline") {
+        for row in self.cx.store.presence_of(users).await?.iter().filter(|row| row.state != "offline") {
             let edu = edus::presence(row, self.cx.now_ms());
             self.tell(servers.iter().cloned(), &format!("presence {}", row.user_id), &edu).await?;
         }

@@ -2,6 +2,7 @@
 //! `federation_stream_position`.
 
 use crate::{Store, Stream, transaction};
+use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use types::Result;
 
@@ -18,6 +19,8 @@ pub struct OutboundEvent {
     pub member: Option<String>,
     /// That user was in the room, or invited, before the event.
     pub was_member: bool,
+    /// That user is in the room by the event.
+    pub joins: bool,
 }
 
 impl Store {
@@ -50,18 +53,20 @@ impl Store {
                           OR j.internal_metadata LIKE '%\"send_on_behalf_of\"%')
                    ORDER BY e.stream_ordering LIMIT $4";
         let rows = self.db.query(sql, &[&after, &to, &self.server_name.as_str(), &limit]).await?;
-        let replaced: Vec<Option<String>> = rows.iter().map(|r| r.get::<_, Option<&str>>(6).and_then(replaces)).collect();
-        let known = self.memberships_among(&replaced.iter().flatten().cloned().collect::<Vec<_>>()).await?;
-        let event = |(r, replaced): (&tokio_postgres::Row, &Option<String>)| OutboundEvent {
+        let members: Vec<Member> = rows.iter().map(|r| r.get::<_, Option<&str>>(6).map(read_member).unwrap_or_default()).collect();
+        let replaced: Vec<String> = members.iter().filter_map(|m| m.unsigned.replaces_state.clone()).collect();
+        let known = self.memberships_among(&replaced).await?;
+        let event = |(r, member): (&tokio_postgres::Row, &Member)| OutboundEvent {
             event_id: r.get(0),
             stream_ordering: r.get(1),
             room_id: r.get(2),
             sender: r.get(3),
             metadata: r.get(4),
             member: r.get(5),
-            was_member: replaced.as_ref().is_some_and(|id| known.contains(id)),
+            was_member: member.unsigned.replaces_state.as_ref().is_some_and(|id| known.contains(id)),
+            joins: member.content.membership.as_deref() == Some("join"),
         };
-        Ok(rows.iter().zip(&replaced).map(event).collect())
+        Ok(rows.iter().zip(&members).map(event).collect())
     }
 
     /// Those of these membership events that are joins or invites.
@@ -203,7 +208,26 @@ impl Store {
 }
 
 /// The state event an event replaced, as noted when it was made.
-fn replaces(json: &str) -> Option<String> {
-    let event: serde_json::Value = serde_json::from_str(json).ok()?;
-    event["unsigned"]["replaces_state"].as_str().map(str::to_owned)
+/// What is asked of a membership event.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    content: Content,
+    unsigned: Unsigned,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Content {
+    membership: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Unsigned {
+    replaces_state: Option<String>,
+}
+
+fn read_member(json: &str) -> Member {
+    serde_json::from_str(json).unwrap_or_default()
 }
