@@ -20,8 +20,9 @@ pub enum Follower {
 
 /// Follows the events stream. Never returns.
 pub async fn run(cx: Cx, what: Follower) {
-    let mut updates = cx.store.streams.subscribe();
     loop {
+        // What came before this is part of the pass: nobody has to keep it for us.
+        let mut updates = cx.store.streams.subscribe();
         if let Err(e) = catch_up(&cx, what).await {
             warn!(cx.log, "fell behind the state of rooms"; "what" => ?what, "error" => %e);
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -43,9 +44,10 @@ fn has_state(rows: &[store::Row]) -> bool {
     rows.iter().any(|r| matches!(r, store::Row::State { .. } | store::Row::StateAll { .. }))
 }
 
+/// Goes to where the stream was when this began: what comes meanwhile is the next pass's.
 async fn catch_up(cx: &Cx, what: Follower) -> Result<()> {
+    let upto = cx.store.streams.current(Stream::Events);
     loop {
-        let upto = cx.store.streams.current(Stream::Events);
         let more = match what {
             Follower::Statistics => cx.store.advance_statistics(upto).await?,
             Follower::UserDirectory => cx.store.advance_user_directory(upto).await?,
