@@ -86,6 +86,8 @@ impl Templates {
         for (name, _) in BUILT_IN {
             env.get_template(name).map_err(|e| Error::internal(format!("template {name}: {e:#}")))?;
         }
+        // Most are never shown: they take memory once they are.
+        env.clear_templates();
         Ok(Self(env))
     }
 

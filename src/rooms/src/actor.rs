@@ -101,11 +101,11 @@ impl Flight {
 /// Requests a room may have waiting.
 const QUEUE: usize = 256;
 /// A room nobody writes to leaves memory after this.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_secs(60);
 /// A room nobody writes to drops after this what it can read again.
 const REST: Duration = Duration::from_secs(10);
 /// With more rooms awake than this, they fall asleep sooner.
-const MANY_ROOMS: usize = 1_000;
+const MANY_ROOMS: usize = 300;
 const IDLE_CROWDED: Duration = Duration::from_secs(5);
 /// With more state events at hand than this, those not needed all the time are dropped.
 const MANY_EVENTS: usize = 2_000;

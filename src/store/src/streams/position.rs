@@ -120,7 +120,8 @@ impl Position {
     /// Returns the rows that may now be announced, by token, oldest first.
     pub fn finish(&mut self, ids: &[i64], rows: impl IntoIterator<Item = (i64, Row)>) -> Vec<(i64, Vec<Row>)> {
         for (id, row) in rows {
-            self.rows.entry(id).or_default().push(row);
+            // Most ids have one row, and a vector that grows begins with four places.
+            self.rows.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(row);
         }
         for id in ids {
             self.unfinished.remove(id);
