@@ -2,7 +2,7 @@
 
 import time
 
-from lib.client import has_event
+from lib.client import has_event, quote
 
 
 def test_a_message_arrives(cluster):
@@ -26,3 +26,33 @@ def test_a_repeated_transaction_makes_no_second_event(cluster):
         time.sleep(pause)
         assert [alice.send(room, "again", txn=f"txn{n}") for n in range(40)] == sent
     assert alice.texts(room) == [f"message {n}" for n in range(40)]
+
+
+def test_state_shown_before_changes(cluster):
+    """An initial sync of a room that somebody was shown already: state replaced and state redacted since."""
+    last = cluster.layout.processes[-1]
+    alice, bob = cluster.user("alice"), cluster.user("bob", on=last)
+    room = alice.create_room(preset="public_chat", name="Before")
+    topic = alice.set_state(room, "m.room.topic", {"topic": "unwanted"})
+    bob.join(room)
+    for n in range(25):
+        alice.send(room, f"message {n}")
+
+    def shown():
+        state = bob.sync()["rooms"]["join"][room]["state"]["events"]
+        return {(e["type"], e["state_key"]): e for e in state}
+
+    first, again = shown(), shown()
+    assert first.keys() == again.keys() and len(first) >= 9
+    assert all(again[key]["unsigned"].pop("age") >= e["unsigned"].pop("age") for key, e in first.items())
+    assert first == again and first["m.room.topic", ""]["content"]["topic"] == "unwanted"
+    alice.set_state(room, "m.room.name", {"name": "After"})
+    alice.put(f"/rooms/{quote(room)}/redact/{quote(topic)}/gone", {})
+    for n in range(15):
+        sent = alice.send(room, f"message {n} more")
+    bob.sync_until(has_event(room, sent))
+    now = shown()
+    assert now["m.room.topic", ""]["content"] == {} and "redacted_because" in now["m.room.topic", ""]["unsigned"]
+    assert now["m.room.name", ""]["content"] == {"name": "After"}
+    assert now["m.room.name", ""]["unsigned"]["prev_content"] == {"name": "Before"}
+    assert now.keys() == first.keys()

@@ -164,8 +164,11 @@ impl Rooms {
         seen: &HashMap<OwnedEventId, Arc<Seen>>,
     ) -> Result<store::events::Events> {
         let mut ids: HashSet<OwnedEventId> = HashSet::new();
-        for s in seen.values() {
-            ids.extend([&s.visibility, &s.membership].into_iter().flatten().cloned());
+        for id in seen.values().flat_map(|s| [&s.visibility, &s.membership]).flatten() {
+            // The same few over and over.
+            if !ids.contains(id) {
+                ids.insert(id.clone());
+            }
         }
         for e in events {
             if e.kind == "m.call.invite" {
@@ -189,7 +192,7 @@ impl Rooms {
 
 /// The state event an event replaced.
 pub fn replaced(event: &Pdu) -> Option<OwnedEventId> {
-    event.unsigned.get("replaces_state")?.as_str()?.try_into().ok()
+    event.replaces_state()
 }
 
 /// Kinds of events no client gets.

@@ -56,8 +56,10 @@ impl WireKey for i64 {
 
 const EPOCHS: usize = 256;
 
-/// Entries a cache has room for before it grows: most caches of most processes stay small.
-const PREALLOCATED: usize = 64;
+/// Values a weighed cache is taken to hold: half as many keys are remembered after their values had to go.
+const WEIGHED: usize = 1_024;
+/// Pieces of a cache with a lock each; every piece takes memory also when it is empty.
+const SHARDS: usize = 2;
 
 /// What a value takes of a cache's capacity.
 struct Weigh<V>(fn(&V) -> usize);
@@ -105,17 +107,22 @@ pub trait Forget: Send + Sync {
 impl<K: WireKey, V: Clone + Send + Sync + 'static> Cache<K, V> {
     /// `capacity`: entries held at most.
     pub fn new(name: &'static str, capacity: usize) -> Self {
-        let map = Quick::with_weighter(capacity.clamp(8, PREALLOCATED), capacity.max(8) as u64, Weigh(|_| 1));
-        Self::over(name, map)
+        Self::with(name, SHARDS, capacity, capacity, |_| 1)
     }
 
     /// For values of very different sizes. `capacity`: the sum of what `weigh` says of the values held; a value above
     /// it is not kept.
     pub fn weighed(name: &'static str, capacity: usize, weigh: fn(&V) -> usize) -> Self {
-        let mut options = OptionsBuilder::new();
-        options.estimated_items_capacity(PREALLOCATED).weight_capacity(capacity.max(8) as u64);
         // In one piece, so that a value may take all of it.
-        let options = options.shards(1).build().expect("both capacities are given");
+        Self::with(name, 1, capacity.min(WEIGHED), capacity, weigh)
+    }
+
+    /// `items`: how many are expected. Half as many keys of values that had to go are remembered, and their values
+    /// kept when they come again; without them whatever is read in a circle wider than the cache is never kept.
+    fn with(name: &'static str, shards: usize, items: usize, capacity: usize, weigh: fn(&V) -> usize) -> Self {
+        let mut options = OptionsBuilder::new();
+        options.shards(shards).estimated_items_capacity(items.max(8)).weight_capacity(capacity.max(8) as u64);
+        let options = options.build().expect("both capacities are given");
         let hasher = quick_cache::DefaultHashBuilder::default();
         let map = Quick::with_options(options, Weigh(weigh), hasher, DefaultLifecycle::default());
         Self::over(name, map)

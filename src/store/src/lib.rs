@@ -35,6 +35,7 @@ mod reports;
 mod room_caches;
 pub mod rooms;
 pub mod seen;
+pub mod shown;
 pub mod spaces;
 pub mod standing;
 pub mod membership_for_user;

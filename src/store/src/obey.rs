@@ -17,7 +17,6 @@ const ALIASES: &[(&str, &str)] = &[
 impl Store {
     /// Obeys one row of any stream.
     pub(crate) fn obey(&self, row: &Row) {
-        self.sync.obey(row);
         self.room_caches.obey(row);
         self.writer_caches.obey(row);
         match row {
@@ -30,6 +29,8 @@ impl Store {
             Row::UnPartialStatedEvent { event_id, .. } => self.forget_event(event_id),
             _ => {}
         }
+        // After the events: what is made from cached ones is kept there.
+        self.sync.obey(row);
     }
 
     fn obey_event(&self, e: &EventRow) {

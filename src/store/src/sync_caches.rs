@@ -1,6 +1,7 @@
 //! Caches `/sync` reads through, under Synapse's names.
 
 use crate::membership_for_user::RoomSummary;
+use crate::shown::{Kept, ShownStates};
 use crate::sync_state::StateIds;
 use crate::sync_timeline::Recent;
 use crate::unread::CachedCounts;
@@ -15,6 +16,7 @@ pub(crate) struct SyncCaches {
     pub room_summary: Cache<String, Arc<RoomSummary>>,
     /// Room → current state.
     pub current_state_ids: Cache<String, Arc<StateIds>>,
+    pub shown: ShownStates,
     /// State group → its full state.
     pub group_states: Cache<i64, Arc<StateIds>>,
     /// Room → its newest events.
@@ -37,6 +39,7 @@ impl SyncCaches {
             room_members: registry.weighed("get_users_in_room", sized(500_000), |users| users.len().max(100)),
             room_summary: registry.cache("get_room_summary", sized(10_000)),
             current_state_ids: registry.weighed("get_partial_current_state_ids", sized(500_000), |state| state.len().max(1_000)),
+            shown: registry.weighed("shown_state_of_room", sized(4 << 20), Kept::weight),
             group_states: registry.weighed("*stateGroupCache*", sized(250_000), |state| state.len().max(1_000)),
             recent: registry.weighed("recent_events_of_room", sized(20_000), |recent| recent.weight().max(10)),
             event_groups: registry.cache("_get_state_group_for_event", sized(10_000)),
@@ -48,6 +51,7 @@ impl SyncCaches {
 
     fn forget_state_of(&self, room_id: &str) {
         self.current_state_ids.forget(room_id);
+        self.shown.forget(room_id);
     }
 
     fn forget_members_of(&self, room_id: &str) {
@@ -62,6 +66,7 @@ impl SyncCaches {
             None => self.recent.forget_all(),
         }
         self.event_groups.forget_all();
+        self.shown.forget_all();
     }
 
     /// An event came to a room, or changed there. A relation that is gone (redacted) only costs a look in vain.
@@ -73,9 +78,22 @@ impl SyncCaches {
     /// What a row makes these caches forget.
     pub fn obey(&self, row: &Row) {
         match row {
-            Row::Event(e) => self.forget_event_of(&e.room_id, e.relates_to.as_deref()),
-            Row::Backfill { room_id, relates_to, .. } => self.forget_event_of(room_id, relates_to.as_deref()),
-            Row::UnPartialStatedEvent { event_id, .. } => self.event_groups.forget(event_id),
+            Row::Event(e) => {
+                self.forget_event_of(&e.room_id, e.relates_to.as_deref());
+                if e.redacts.is_some() {
+                    self.shown.forget(&e.room_id);
+                }
+            }
+            Row::Backfill { room_id, relates_to, .. } => {
+                self.forget_event_of(room_id, relates_to.as_deref());
+                self.shown.forget(room_id);
+            }
+            Row::UnPartialStatedEvent { event_id, .. } => {
+                self.event_groups.forget(event_id);
+                self.shown.forget_all();
+            }
+            // Of which room the event is nobody says.
+            Row::Cache { name, .. } if name == "_get_event_cache" => self.shown.forget_all(),
             Row::State { room_id, kind, state_key, .. } => {
                 self.forget_state_of(room_id);
                 if kind == "m.room.member" {

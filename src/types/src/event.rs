@@ -186,13 +186,17 @@ impl Pdu {
 
     /// A string field of content.
     pub fn content_str(&self, key: &str) -> Option<String> {
-        let map: Map<String, Value> = self.content_as().ok()?;
-        map.get(key)?.as_str().map(str::to_owned)
+        serde_json::from_str(crate::json::member(self.content.get(), key)?.get()).ok()
     }
 
     /// `content.membership` of an `m.room.member` event.
     pub fn membership(&self) -> Option<String> {
         if self.kind == "m.room.member" { self.content_str("membership") } else { None }
+    }
+
+    /// `unsigned.replaces_state`: the state event this one replaced.
+    pub fn replaces_state(&self) -> Option<OwnedEventId> {
+        self.unsigned.get("replaces_state")?.as_str()?.try_into().ok()
     }
 
     /// Stream ordering of a persisted event.
@@ -230,25 +234,40 @@ pub struct ClientFormat<'a> {
 const LEGACY_KEYS: [&str; 6] =
     ["age", "redacted_because", "replaces_state", "prev_content", "invite_room_state", "knock_room_state"];
 
+/// An event as clients see it; borrowed from where it is kept.
 #[derive(Serialize)]
-struct ClientEvent<'a> {
-    content: &'a RawValue,
-    event_id: &'a str,
-    origin_server_ts: i64,
+pub(crate) struct ClientEvent<'a> {
+    pub content: &'a RawValue,
+    pub event_id: &'a str,
+    pub origin_server_ts: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    redacts: Option<&'a str>,
+    pub redacts: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    room_id: Option<&'a str>,
-    sender: &'a str,
+    pub room_id: Option<&'a str>,
+    pub sender: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state_key: Option<&'a str>,
+    pub state_key: Option<&'a str>,
     #[serde(rename = "type")]
-    kind: &'a str,
-    unsigned: Map<String, Value>,
+    pub kind: &'a str,
+    pub unsigned: Unsigned<'a>,
+}
+
+/// The `unsigned` object clients see.
+#[derive(Serialize)]
+pub(crate) struct Unsigned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
+    pub age: Option<i64>,
     #[serde(flatten)]
-    legacy: Map<String, Value>,
+    pub rest: &'a Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct LegacyEvent<'a> {
+    #[serde(flatten)]
+    event: ClientEvent<'a>,
+    user_id: &'a str,
+    #[serde(flatten)]
+    copied: Map<String, Value>,
 }
 
 impl Pdu {
@@ -256,8 +275,9 @@ impl Pdu {
     /// (`membership`, `m.relations`, `redacted_because`, `prev_content` …).
     pub fn to_client(&self, format: &ClientFormat<'_>, extra: Map<String, Value>) -> Result<Box<RawValue>> {
         let mut unsigned = self.unsigned.clone();
-        if let Some(age_ts) = self.age_ts {
-            unsigned.insert("age".into(), (format.now_ms - age_ts).into());
+        let age = self.age_ts.map(|ts| format.now_ms - ts);
+        if age.is_some() {
+            unsigned.remove("age");
         }
         if !format.with_stripped_state {
             unsigned.remove("invite_room_state");
@@ -272,10 +292,8 @@ impl Pdu {
             unsigned.insert("redacted_because".into(), serde_json::from_str(event.get())?);
         }
         unsigned.extend(extra);
-        let copied = |k: &&str| unsigned.get(*k).map(|v| ((*k).to_owned(), v.clone()));
-        let legacy = if format.legacy { LEGACY_KEYS.iter().filter_map(copied).collect() } else { Map::new() };
         let content = self.content_with_redacts()?;
-        raw(&ClientEvent {
+        let event = ClientEvent {
             content: content.as_deref().unwrap_or(&self.content),
             event_id: self.event_id.as_str(),
             origin_server_ts: self.origin_server_ts,
@@ -284,14 +302,19 @@ impl Pdu {
             sender: self.sender.as_str(),
             state_key: self.state_key.as_deref(),
             kind: &self.kind,
-            unsigned,
-            user_id: format.legacy.then_some(self.sender.as_str()),
-            legacy,
-        })
+            unsigned: Unsigned { age, rest: &unsigned },
+        };
+        if !format.legacy {
+            return raw(&event);
+        }
+        let mut copied: Map<String, Value> =
+            LEGACY_KEYS.iter().filter_map(|k| Some(((*k).to_owned(), unsigned.get(*k)?.clone()))).collect();
+        copied.extend(age.map(|age| ("age".to_owned(), age.into())));
+        raw(&LegacyEvent { user_id: event.sender, event, copied })
     }
 
     /// A v12 create event, whose room id follows from it: Synapse shows it even where events have none.
-    fn names_room(&self) -> bool {
+    pub(crate) fn names_room(&self) -> bool {
         self.kind == "m.room.create" && crate::EventFormat::of(&self.room_version) == crate::EventFormat::V4
     }
 

@@ -50,6 +50,17 @@ impl EventFilter {
         none(&self.types, &self.not_types) || none(&self.senders, &self.not_senders) || none(&self.rooms, &self.not_rooms)
     }
 
+    /// True if some event may not pass.
+    pub fn refuses_some(&self) -> bool {
+        self.types.is_some()
+            || self.senders.is_some()
+            || self.rooms.is_some()
+            || [&self.not_types, &self.not_senders, &self.not_rooms, &self.not_labels].iter().any(|list| !list.is_empty())
+            || self.contains_url.is_some()
+            || self.labels.is_some()
+            || self.has_relation_filter()
+    }
+
     /// Everything but `related_by_*`, which needs the database.
     pub fn allows(&self, event: &Pdu) -> bool {
         if !passes(self.types.as_deref(), &self.not_types, |v| matches_type(&event.kind, v))

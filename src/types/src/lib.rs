@@ -10,6 +10,7 @@ pub mod filter;
 pub mod json;
 pub mod requester;
 pub mod room_version;
+pub mod shown;
 pub mod stream_token;
 
 pub use clock::Clock;

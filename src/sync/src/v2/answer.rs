@@ -1,9 +1,13 @@
 //! The answer's shape.
 
-use serde::Serialize;
+use serde::ser::{SerializeSeq, SerializeStruct};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use types::OwnedEventId;
+use types::shown::ShownState;
 
 /// `{"events": […]}`
 #[derive(Debug, Serialize)]
@@ -91,14 +95,56 @@ pub struct Timeline {
     pub limited: bool,
 }
 
+/// State events of a room: what is kept ready, and others.
+#[derive(Debug, Default)]
+pub struct State {
+    pub ready: Option<Ready>,
+    pub events: Vec<Box<RawValue>>,
+}
+
+/// State kept ready, as it is told now.
+#[derive(Debug)]
+pub struct Ready {
+    pub state: Arc<ShownState>,
+    /// What the timeline has of it.
+    pub except: Vec<OwnedEventId>,
+    pub now_ms: i64,
+}
+
+impl State {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.ready.as_ref().is_none_or(|r| r.state.events.len() <= r.except.len())
+    }
+}
+
+/// `{"events": […]}`
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        struct List<'a>(&'a State);
+        impl Serialize for List<'_> {
+            fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+                let mut list = out.serialize_seq(None)?;
+                if let Some(ready) = &self.0.ready {
+                    ready.state.write(&ready.except, ready.now_ms, &mut list)?;
+                }
+                self.0.events.iter().try_for_each(|e| list.serialize_element(e))?;
+                list.end()
+            }
+        }
+        let mut object = out.serialize_struct("State", 1)?;
+        object.serialize_field("events", &List(self))?;
+        object.end()
+    }
+}
+
 /// A joined or left room. State stands under one of two keys; the last parts are for joined rooms only.
 #[derive(Debug, Default, Serialize)]
 pub struct Room {
     pub timeline: Timeline,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<Events<Box<RawValue>>>,
+    pub state: Option<State>,
     #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
-    pub state_after: Option<Events<Box<RawValue>>>,
+    pub state_after: Option<State>,
     pub account_data: Events<Value>,
     #[serde(flatten)]
     pub joined: Option<JoinedParts>,
@@ -154,7 +200,7 @@ mod tests {
             json!({"next_batch": "s1", "device_one_time_keys_count": {}, "device_unused_fallback_key_types": []})
         );
         assert!(answer.is_empty());
-        let room = Room { state: Some(Events::default()), joined: Some(JoinedParts::default()), ..Room::default() };
+        let room = Room { state: Some(State::default()), joined: Some(JoinedParts::default()), ..Room::default() };
         answer.rooms.join.insert("!a:b".into(), room);
         assert!(!answer.is_empty());
         assert_eq!(

@@ -104,8 +104,11 @@ impl Pass<'_> {
     async fn neighbours(&self) -> Result<HashSet<String>> {
         let rooms: Vec<&str> = self.presence_rooms().map(String::as_str).collect();
         let mut users = HashSet::from([self.user.to_owned()]);
-        for members in self.sync.cx.store.joined_members_of(&rooms).await?.values() {
-            users.extend(members.iter().cloned());
+        for user in self.sync.cx.store.joined_members_of(&rooms).await?.values().flat_map(|members| members.iter()) {
+            // Mostly the same in many rooms.
+            if !users.contains(user) {
+                users.insert(user.clone());
+            }
         }
         Ok(users)
     }

@@ -1,6 +1,6 @@
 //! The rooms of an answer, from what changed to what is shown.
 
-use super::answer::{Answer, Events, Invited, JoinedParts, Knocked, Room, Summary, Timeline, Unread};
+use super::answer::{Answer, Events, Invited, JoinedParts, Knocked, Ready, Room, State, Summary, Timeline, Unread};
 use super::{Pass, live};
 use crate::filter::allows_entry;
 use ::rooms::visibility::replaced;
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub prev_batch: StreamToken,
     pub limited: bool,
     pub state: Vec<Arc<Pdu>>,
+    /// State that need not be rendered.
+    pub ready: Option<Ready>,
     pub account_data: Vec<Value>,
     pub ephemeral: Vec<Value>,
     pub summary: Option<Summary>,
@@ -66,6 +68,7 @@ impl Entry {
             timeline: Vec::new(),
             limited: false,
             state: Vec::new(),
+            ready: None,
             account_data: Vec::new(),
             ephemeral: Vec::new(),
             summary: Some(Summary::default()),
@@ -240,7 +243,7 @@ impl Pass<'_> {
         for entry in entries {
             let mut take = |n: usize| rendered.by_ref().take(n).collect::<Vec<_>>();
             let timeline = take(entry.timeline.len());
-            let state = Events { events: take(entry.state.len()) };
+            let state = State { ready: entry.ready, events: take(entry.state.len()) };
             let is_worth = self.rq.full_state
                 || !(timeline.is_empty() && state.is_empty() && entry.account_data.is_empty() && entry.ephemeral.is_empty());
             if !is_worth {

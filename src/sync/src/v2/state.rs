@@ -1,6 +1,7 @@
 //! Which state to tell: what changed between the last answer and the first event of the timeline
 //! (or, with MSC4222, its end).
 
+use super::answer::Ready;
 use super::rooms::Entry;
 use super::{Pass, live};
 use std::collections::{HashMap, HashSet};
@@ -76,6 +77,14 @@ fn difference(
     out
 }
 
+/// Entries of the state at the start of a timeline that the state at its end has no more, or which the timeline has.
+fn only_before(in_timeline: &[OwnedEventId], start: Option<&Arc<StateIds>>, end: &StateIds) -> Vec<OwnedEventId> {
+    let is_told = |id: &OwnedEventId| !in_timeline.contains(id);
+    let start = start.into_iter().flat_map(|s| s.iter());
+    let only = start.filter(|(key, id)| is_told(id) && !end.get(key).is_some_and(is_told));
+    only.map(|(_, id)| id.clone()).collect()
+}
+
 fn reduced<'a>(plan: &Plan, state: Option<&'a Arc<StateIds>>) -> HashMap<&'a Key, &'a OwnedEventId> {
     state.into_iter().flat_map(|s| s.iter()).filter(|(k, _)| plan.wants(k)).collect()
 }
@@ -102,9 +111,21 @@ impl Pass<'_> {
         wanted.extend(ends.values().cloned());
         let (states, current) = futures::try_join!(store.states_after(&wanted), store.current_states(&current))?;
         let mut deltas = self.deltas_since(entries).await?;
-        let mut told: Vec<(usize, HashMap<Key, OwnedEventId>)> = Vec::new();
-        for (i, (entry, plan)) in entries.iter().zip(&plans).enumerate() {
+        let ready = if self.tells_ready_state() { store.shown_states(&current).await? } else { HashMap::new() };
+        let now_ms = self.sync.cx.now_ms();
+        let mut told: Vec<(usize, Vec<OwnedEventId>)> = Vec::new();
+        for (i, (entry, plan)) in entries.iter_mut().zip(&plans).enumerate() {
             let Some(plan) = plan else { continue };
+            let kept = ready.get(&entry.room_id).filter(|_| entry.joined && entry.full_state);
+            if let (Some(state), Some(end)) = (kept, current.get(&entry.room_id)) {
+                let except: Vec<OwnedEventId> =
+                    if self.rq.use_state_after { Vec::new() } else { plan.contained.values().cloned().collect() };
+                let first = plan.first.as_ref().and_then(|id| states.get(id));
+                let others = state.others.iter().filter(|id| !except.contains(id)).cloned();
+                told.push((i, others.chain(only_before(&except, first, end)).collect()));
+                entry.ready = Some(Ready { state: state.clone(), except, now_ms });
+                continue;
+            }
             let end = if entry.joined { current.get(&entry.room_id) } else { ends.get(&entry.room_id).and_then(|e| states.get(e)) };
             let changes = deltas.remove(&entry.room_id).unwrap_or_default();
             let mut delta = self.delta(entry, plan, end, &states, changes);
@@ -112,7 +133,7 @@ impl Pass<'_> {
                 self.leave_out_told(&mut delta, plan);
             }
             if !delta.ids.is_empty() {
-                told.push((i, delta.ids));
+                told.push((i, delta.ids.into_values().collect()));
             }
         }
         self.load_state(entries, told).await
@@ -183,9 +204,18 @@ impl Pass<'_> {
 
     /// Whether events may be missing between those of a timeline.
     fn filters_timeline(&self) -> bool {
-        let f = &self.rq.filter.timeline;
-        f.types.is_some() || !f.not_types.is_empty() || f.senders.is_some() || !f.not_senders.is_empty()
-            || f.contains_url.is_some() || f.labels.is_some() || !f.not_labels.is_empty() || f.has_relation_filter()
+        self.rq.filter.timeline.refuses_some()
+    }
+
+    /// Whether the client wants all state of its rooms in the ordinary format, as it is kept ready.
+    fn tells_ready_state(&self) -> bool {
+        let filter = &self.rq.filter;
+        self.since.is_none()
+            && !filter.lazy_load_members()
+            && !filter.state.refuses_some()
+            && !filter.room.refuses_some()
+            && !filter.federation_format
+            && filter.event_fields.is_empty()
     }
 
     /// The events at which the rooms the user left end.
@@ -281,18 +311,18 @@ impl Pass<'_> {
         }
     }
 
-    async fn load_state(&self, entries: &mut [Entry], told: Vec<(usize, HashMap<Key, OwnedEventId>)>) -> Result<()> {
+    async fn load_state(&self, entries: &mut [Entry], told: Vec<(usize, Vec<OwnedEventId>)>) -> Result<()> {
         let filter = &self.rq.filter;
-        let ids: Vec<&OwnedEventId> = told.iter().flat_map(|(_, s)| s.values()).collect();
+        let ids: Vec<&OwnedEventId> = told.iter().flat_map(|(_, ids)| ids).collect();
         let events = self.sync.cx.store.events(&ids).await?;
-        for (i, state) in &told {
+        for (i, ids) in &told {
             let wanted = |e: &&Arc<Pdu>| {
                 e.kind != "m.room.aliases"
                     && e.rejected.is_none()
                     && filter.room.allows_room(e.room_id.as_str())
                     && filter.state.allows(e)
             };
-            let mut list: Vec<Arc<Pdu>> = state.values().filter_map(|id| events.get(id)).filter(wanted).cloned().collect();
+            let mut list: Vec<Arc<Pdu>> = ids.iter().filter_map(|id| events.get(id)).filter(wanted).cloned().collect();
             list.sort_by_key(|e| e.stream());
             entries[*i].state = list;
         }

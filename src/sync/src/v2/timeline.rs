@@ -6,7 +6,7 @@ use ::rooms::{Look, Visible};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use store::sync_timeline::Stretch;
-use types::{MultiToken, OwnedEventId, Pdu, Result, RoomToken};
+use types::{MultiToken, OwnedEventId, OwnedRoomId, Pdu, Result, RoomToken};
 
 /// How often more is loaded for a room whose events the filter refuses.
 const ROUNDS: usize = 5;
@@ -17,6 +17,11 @@ struct Loading {
     from: RoomToken,
     since: Option<MultiToken>,
     more: bool,
+}
+
+/// The part of a list that is there.
+fn slice<'a, T>(list: &'a [T], part: &std::ops::Range<usize>) -> &'a [T] {
+    &list[part.start.min(list.len())..part.end.min(list.len())]
 }
 
 impl Pass<'_> {
@@ -74,23 +79,34 @@ impl Pass<'_> {
             };
             let stretches: Vec<Stretch<'_>> = loading.iter().map(stretch).collect();
             let found = self.sync.cx.store.timelines(&stretches, load_limit).await?;
-            let ids: Vec<&OwnedEventId> = found.iter().flat_map(|f| f.events.iter().map(|(id, _)| id)).collect();
-            let events = self.sync.cx.store.events(&ids).await?;
-            let mut pages = Vec::new();
             for (l, found) in loading.iter_mut().zip(&found) {
                 l.more = found.limited;
                 if let Some(end) = &found.end {
                     l.from = end.clone();
                 }
-                let page = found.events.iter().rev().filter_map(|(id, _)| events.get(id).cloned());
-                pages.push((l.entry, page.collect()));
             }
-            for (i, mut older) in self.visible(pages).await? {
-                older.append(&mut entries[i].timeline);
-                entries[i].timeline = older;
+            // Mostly the client may see all: then the newest of a page fill the timeline, and the rest is not looked at.
+            for part in [0..limit + 1, limit + 1..usize::MAX] {
+                let is_short = |l: &Loading| entries[l.entry].timeline.len() <= limit;
+                let due = loading.iter().zip(&found).filter(|(l, _)| is_short(l));
+                let pages = due.map(|(l, f)| (l.entry, slice(&f.events, &part))).filter(|(_, ids)| !ids.is_empty());
+                self.add_older(entries, pages.collect()).await?;
             }
             // Whether the room has more than is shown is what the last page said.
             loading.iter().for_each(|l| entries[l.entry].limited = l.more);
+        }
+        Ok(())
+    }
+
+    /// Puts the visible ones of these events (newest first) before what their entries have.
+    async fn add_older(&self, entries: &mut [Entry], pages: Vec<(usize, &[(OwnedEventId, i64)])>) -> Result<()> {
+        let ids: Vec<&OwnedEventId> = pages.iter().flat_map(|(_, page)| page.iter().map(|(id, _)| id)).collect();
+        let events = self.sync.cx.store.events(&ids).await?;
+        let oldest_first = |page: &[(OwnedEventId, i64)]| page.iter().rev().filter_map(|(id, _)| events.get(id).cloned()).collect();
+        let pages = pages.into_iter().map(|(i, page)| (i, oldest_first(page))).collect();
+        for (i, mut older) in self.visible(pages).await? {
+            older.append(&mut entries[i].timeline);
+            entries[i].timeline = older;
         }
         Ok(())
     }
@@ -112,12 +128,12 @@ impl Pass<'_> {
     async fn visible(&self, pages: Vec<(usize, Vec<Arc<Pdu>>)>) -> Result<Vec<(usize, Vec<Visible>)>> {
         let filter = &self.rq.filter;
         let mut all: Vec<Arc<Pdu>> = Vec::new();
-        let mut owner: HashMap<OwnedEventId, usize> = HashMap::new();
+        let mut owner: HashMap<OwnedRoomId, usize> = HashMap::new();
         for (i, events) in pages {
+            owner.extend(events.first().map(|e| (e.room_id.clone(), i)));
             for event in events {
                 let wanted = filter.room.allows_room(event.room_id.as_str()) && filter.timeline.allows(&event);
                 if wanted && event.rejected.is_none() {
-                    owner.insert(event.event_id.clone(), i);
                     all.push(event);
                 }
             }
@@ -137,7 +153,7 @@ impl Pass<'_> {
         let shown = self.sync.rooms.filter_visible(&self.rq.who.user_id, all, look).await?;
         let mut by_entry: HashMap<usize, Vec<Visible>> = HashMap::new();
         for v in shown {
-            if let Some(i) = owner.get(&v.event.event_id) {
+            if let Some(i) = owner.get(&v.event.room_id) {
                 by_entry.entry(*i).or_default().push(v);
             }
         }
