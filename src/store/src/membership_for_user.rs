@@ -35,10 +35,11 @@ impl RoomSummary {
     }
 }
 
+/// `LATERAL … LIMIT`: otherwise all memberships there are are read, for few are expected to be not forgotten.
 const USER_ROOMS: &str = "
     SELECT c.room_id, c.membership, m.sender, c.event_id, e.stream_ordering, e.instance_name, r.room_version
     FROM local_current_membership c
-    JOIN room_memberships m ON m.event_id = c.event_id AND m.room_id = c.room_id
+    JOIN LATERAL (SELECT sender, forgotten FROM room_memberships WHERE event_id = c.event_id LIMIT 1) m ON true
     JOIN events e ON e.event_id = c.event_id
     LEFT JOIN rooms r ON r.room_id = c.room_id
     WHERE c.user_id = $1 AND c.membership = ANY($2) AND COALESCE(m.forgotten, 0) = 0
