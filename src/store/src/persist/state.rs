@@ -128,7 +128,8 @@ pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> 
     Ok(())
 }
 
-/// What repeats stream ids or refers to rows of the hot statement. The statements go out together, in this order.
+/// What repeats stream ids or refers to rows of the hot statement. The statements go out together; those that a
+/// connection has to prepare first come after others, so that none may count on another of these parts.
 pub(super) async fn run_after(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
     futures::try_join!(
         state_events(conn, writes),
@@ -239,11 +240,10 @@ async fn abandoned(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<(
     }
     let ids: Vec<i64> = gone.iter().map(|w| first_id(w)).collect();
     let rooms: Vec<&str> = gone.iter().map(|w| w.room_id.as_str()).collect();
-    try_join3(
-        conn.execute(ABANDON_DELTA, &[&ids, &store.instance(), &rooms]),
-        conn.execute(ABANDON_STATE, &[&rooms]),
-        conn.execute(ABANDON_ROOM, &[&rooms]),
-    ).await?;
+    // One after the other: the first reads what the second deletes.
+    conn.execute(ABANDON_DELTA, &[&ids, &store.instance(), &rooms]).await?;
+    conn.execute(ABANDON_STATE, &[&rooms]).await?;
+    conn.execute(ABANDON_ROOM, &[&rooms]).await?;
     Ok(())
 }
 
