@@ -15,10 +15,9 @@ use types::{InternalMetadata, Result};
 const BATCH: i64 = 100;
 /// The position is written this often where there was nothing to send.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
-/// Events are gathered for this long before they are looked at together …
+/// Events are gathered for this long before they are looked at together. No longer: they go to the servers that are in
+/// the room by then, and one that has just joined must not be told what came before.
 const GATHER: Duration = Duration::from_millis(10);
-/// … and this long where the last ones were for nobody: most rooms of a server may be its own.
-const GATHER_IDLE: Duration = Duration::from_millis(100);
 /// After an error nothing is tried for this long.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,14 +34,10 @@ impl Sender {
         loop {
             // What came before this is looked through now: nobody has to keep it for us.
             let mut updates = self.cx.store.streams.subscribe();
-            let gather = match self.distribute(&mut at, &mut noted).await {
-                Ok(true) => GATHER,
-                Ok(false) => GATHER_IDLE,
-                Err(e) => {
-                    self.pause("events wait for being sent to other servers", &e).await;
-                    continue;
-                }
-            };
+            if let Err(e) = self.distribute(&mut at, &mut noted).await {
+                self.pause("events wait for being sent to other servers", &e).await;
+                continue;
+            }
             // Until an event moves the stream beyond where we are.
             loop {
                 match updates.recv().await {
@@ -52,7 +47,7 @@ impl Sender {
                     Err(RecvError::Closed) => return,
                 }
             }
-            tokio::time::sleep(gather).await;
+            tokio::time::sleep(GATHER).await;
         }
     }
 
@@ -61,10 +56,9 @@ impl Sender {
         tokio::time::sleep(PAUSE).await;
     }
 
-    /// Goes through all events there are by now. Whether any was for anybody.
-    async fn distribute(&self, at: &mut i64, noted: &mut (i64, Instant)) -> Result<bool> {
+    /// Goes through all events there are by now.
+    async fn distribute(&self, at: &mut i64, noted: &mut (i64, Instant)) -> Result<()> {
         let store = &self.cx.store;
-        let mut any = false;
         loop {
             let to = store.streams.current(Stream::Events);
             if *at >= to {
@@ -79,9 +73,8 @@ impl Sender {
                 store.set_federation_position("events", reached).await?;
                 *noted = (reached, Instant::now());
             }
-            any |= sent;
         }
-        Ok(any)
+        Ok(())
     }
 
     /// Whether there was anything for anybody.

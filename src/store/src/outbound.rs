@@ -207,7 +207,6 @@ impl Store {
     }
 }
 
-/// The state event an event replaced, as noted when it was made.
 /// What is asked of a membership event.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -225,6 +224,7 @@ struct Content {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Unsigned {
+    /// The state event it replaced, as noted when it was made.
     replaces_state: Option<String>,
 }
 
