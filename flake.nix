@@ -76,6 +76,8 @@
       devShells = forAll (pkgs: {
         default = pkgs.mkShell {
           inputsFrom = [ self.packages.${pkgs.stdenv.hostPlatform.system}.plexus ];
+          # Debug builds: jemalloc's configure takes the warning of fortify without optimization for an error.
+          hardeningDisable = [ "fortify" ];
           packages = [
             pkgs.postgresql
             pkgs.redis

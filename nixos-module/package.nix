@@ -37,6 +37,11 @@ rustPlatform.buildRustPackage {
     "--lib"
   ];
 
+  # jemalloc is built for one size of page, and kernels of this architecture have pages of up to 2^16 bytes.
+  env = lib.optionalAttrs (stdenv.hostPlatform.system == "aarch64-linux") {
+    JEMALLOC_SYS_WITH_LG_PAGE = "16";
+  };
+
   postInstall = lib.optionalString (stdenv.buildPlatform == stdenv.hostPlatform) ''
     install -d "$out"/share/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
     "$out/bin/plexus" manual > "$out/share/man/man1/plexus.1"
