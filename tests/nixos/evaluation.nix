@@ -368,7 +368,9 @@ in
         grep -E ${lib.escapeShellArg words} ${pkgs.testers.testBuildFailure package}/testBuildFailure.log
       '') unbuildable
     )
-    + "touch $out"
+    + ''
+      touch $out
+    ''
   );
 
   # Building it runs check-config on what the units of services.matrix-synapse will read.
@@ -443,6 +445,8 @@ in
         fi
       '') presets
     )
-    + "touch $out"
+    + ''
+      touch $out
+    ''
   );
 }
