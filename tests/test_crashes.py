@@ -123,13 +123,19 @@ FOR EACH ROW WHEN (NEW.room_id = '%s') EXECUTE FUNCTION slow();
 SLEEPING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
 
 
+def two_rooms(cluster):
+    """alice and bob, and two rooms both are in."""
+    alice, bob = cluster.user("alice"), cluster.user("bob")
+    rooms = [alice.create_room(preset="public_chat") for _ in range(2)]
+    for room in rooms:
+        bob.join(room)
+    return alice, bob, *rooms
+
+
 @pytest.mark.parametrize("shape", ["monolith", "workers"])
 def test_a_commit_that_outlives_its_process(make_cluster, postgres, shape):
     cluster = make_cluster(layouts.ALL[shape], config=WIDE)
-    alice, bob = cluster.user("alice"), cluster.user("bob")
-    slow, quick = (alice.create_room(preset="public_chat") for _ in range(2))
-    for room in (slow, quick):
-        bob.join(room)
+    alice, bob, slow, quick = two_rooms(cluster)
     with Listener(bob, [slow, quick]) as listener:
         postgres.run(cluster.database, SLOW_COMMIT % slow)
         with Load([(alice, slow)]) as load:
@@ -154,10 +160,7 @@ def proxy(postgres):
 def test_a_connection_lost_during_a_commit(make_cluster, postgres, proxy, shape):
     """The processes live on. PostgreSQL, which nobody tells, would commit seconds later."""
     cluster = make_cluster(layouts.ALL[shape], config=WIDE, postgres_port=proxy.port)
-    alice, bob = cluster.user("alice"), cluster.user("bob")
-    slow, quick = (alice.create_room(preset="public_chat") for _ in range(2))
-    for room in (slow, quick):
-        bob.join(room)
+    alice, bob, slow, quick = two_rooms(cluster)
     with Listener(bob, [slow, quick]) as listener:
         postgres.run(cluster.database, SLOW_COMMIT % slow)
         with Load([(alice, slow)]) as load:
