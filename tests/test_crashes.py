@@ -1,5 +1,7 @@
 """Processes, Redis and PostgreSQL die under load; nothing acknowledged is lost, nobody needs help."""
 
+import contextlib
+import json
 import signal
 import threading
 import time
@@ -234,6 +236,39 @@ def test_postgres_restarts(make_cluster, postgres, shape, away):
         assert cluster.processes[name].running, f"{name} ended"
         _catches_up(reader.at(cluster.url(name)), since, load, rooms)
     check(cluster, load, reader, since, rooms)
+
+
+@pytest.mark.parametrize("shape", ["monolith", "workers"])
+def test_scheduled_tasks_outlast_postgres(make_cluster, postgres, shape):
+    cluster = make_cluster(layouts.ALL[shape])
+    alice = cluster.user("alice")
+    rooms = [alice.create_room() for _ in range(4)]
+    run = lambda sql, *args: postgres.run(cluster.database, sql, args)
+    tasks = lambda: dict(run("SELECT action, status FROM scheduled_tasks"))
+    name = lambda room: alice.get(f"/rooms/{room}/state/m.room.member/{alice.user_id}").get("displayname")
+    # What a Synapse worker leaves when a device is deleted, and what waited for that device.
+    gone = {"user_id": alice.user_id, "device_id": "GONE", "up_to_stream_id": 1}
+    run("INSERT INTO scheduled_tasks (id, action, status, timestamp, params) "
+        "VALUES ('gone', 'delete_device_messages', 'scheduled', 0, %s)", json.dumps(gone))
+    run("INSERT INTO device_inbox (user_id, device_id, stream_id, message_json, instance_name) "
+        "VALUES (%s, 'GONE', 1, '{}', 'master')", alice.user_id)
+    # Both tasks are held up until PostgreSQL goes: one in a room, the other by somebody who looks at the table.
+    run(SLOW_COMMIT % rooms[1])
+    with contextlib.closing(postgres.connect(cluster.database)) as reader:
+        reader.cursor().execute("BEGIN; LOCK TABLE device_inbox IN SHARE MODE")
+        alice.put(f"/profile/{alice.user_id}/displayname", {"displayname": "Alice the Second"})
+        wait_until("a commit takes long", lambda: run(SLEEPING, cluster.database))
+        assert set(tasks().values()) == {"active"}
+        # One hears of it while others still have a connection.
+        run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", cluster.database)
+        time.sleep(0.5)
+        postgres.stop(crash=True)
+        time.sleep(3)
+        postgres.start()
+    wait_until("the tasks have ended", lambda: "active" not in tasks().values(), 50)
+    assert tasks() == {"delete_device_messages": "complete", "update_join_states": "complete"}
+    assert not run("SELECT 1 FROM device_inbox")
+    assert [name(room) for room in rooms] == ["Alice the Second"] * 4
 
 
 def test_a_long_poll_goes_on_while_postgres_is_away(make_cluster, postgres):

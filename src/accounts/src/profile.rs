@@ -5,8 +5,9 @@ use config::StreamGroup;
 use fedclient::Call;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
-use slog::{info, warn};
+use slog::info;
 use replication::Command;
+use store::db::is_away;
 use store::locks::Mode;
 use store::profiles::Profile;
 use types::{Boxed, Error, Requester, Result};
@@ -237,17 +238,17 @@ impl Accounts {
         self.inner.task_left.notified().await;
     }
 
-    /// Carries name and avatar into all rooms of the user, as a task asks for. Rooms that have them stay as they are.
-    pub async fn carry_profile(&self, user_id: &UserId) {
-        let rooms = match self.cx.store.rooms_joined_by(user_id.as_str()).await {
-            Ok(rooms) => rooms,
-            Err(e) => return warn!(self.cx.log, "cannot carry profile into rooms"; "user" => %user_id, "error" => %e),
-        };
-        for room in rooms.iter() {
+    /// Carries name and avatar into all rooms of the user, as a task asks for. Rooms that have them stay as they are,
+    /// and so do those that refuse. 503 if some could not be reached.
+    pub async fn carry_profile(&self, user_id: &UserId) -> Result<()> {
+        let mut done = Ok(());
+        for room in self.cx.store.rooms_joined_by(user_id.as_str()).await?.iter() {
             if let Err(e) = self.tell_room(user_id, room).await {
                 info!(self.cx.log, "profile not carried into room"; "user" => %user_id, "room" => room, "error" => %e);
+                done = if is_away(&e) { Err(e) } else { done };
             }
         }
+        done
     }
 
     async fn tell_room(&self, user_id: &UserId, room_id: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use ruma::RoomId;
 use serde_json::{Map, Value, json};
 use slog::warn;
 use std::time::Duration;
+use store::db::is_away;
 use store::push_rules::{NewRule, Place};
 use types::Result;
 
@@ -62,12 +63,16 @@ impl Accounts {
     }
 
     /// Copies what the members of a room keep about it to its successor. Who cannot be helped is skipped, as in
-    /// Synapse: the upgrade itself is done.
+    /// Synapse: the upgrade itself is done. 503 if that is because PostgreSQL or another process is away.
     async fn copy_kept(&self, old_room: &str, new_room: &str) -> Result<()> {
         let kept = self.cx.store.kept_about_room(old_room).await?;
-        let skipped = |what: &str, user: &str, done: Result<()>| {
+        let mut copied = Ok(());
+        let mut skipped = |what: &str, user: &str, done: Result<()>| {
             if let Err(e) = done {
                 warn!(self.cx.log, "did not follow an upgraded room"; "what" => what, "user" => user, "error" => %e);
+                if is_away(&e) {
+                    copied = Err(e);
+                }
             }
         };
         for (user, tag, content) in &kept.tags {
@@ -81,7 +86,7 @@ impl Accounts {
         for user in &kept.with_push_rules {
             skipped("push rules", user, self.copy_push_rules(user, old_room, new_room).await);
         }
-        Ok(())
+        copied
     }
 
     /// Copies a user's rules for one room to another; rules that are switched off stay behind.

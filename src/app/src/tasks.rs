@@ -7,6 +7,7 @@ use slog::{info, warn};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use store::db::is_away;
 use store::scheduled_tasks::Task;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -29,6 +30,8 @@ const OTK_PAUSE: Duration = Duration::from_secs(4);
 const OTK_AGE_MS: i64 = 7 * 24 * 3600 * 1000;
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The pause before a task is begun again that met PostgreSQL or another process being away.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Tasks under way at once.
 const MOST: usize = 5;
 /// Ended tasks are kept for a week. Milliseconds.
@@ -76,7 +79,8 @@ impl App {
         if let Some(task) = running.lock().remove(id) {
             task.abort();
         }
-        self.store.set_task_status(id, "cancelled", None, self.cx.now_ms()).await
+        self.store.set_task_status(id, "cancelled", None, self.cx.now_ms()).await?;
+        Ok(())
     }
 
     async fn look_for_tasks(&self, running: &Running) -> Result<()> {
@@ -102,27 +106,38 @@ impl App {
         tasks.insert(id, work.abort_handle());
     }
 
+    /// Returns when the task has ended. Where PostgreSQL or another process is away it is begun again after a while:
+    /// what was done already does no harm when it is done again.
     async fn carry_out(&self, task: &Task) {
-        let outcome = match self.store.set_task_status(&task.id, "active", None, self.cx.now_ms()).await {
-            Ok(()) => self.do_task(task).await,
-            Err(e) => Err(e),
-        };
-        let (status, error) = match &outcome {
+        while let Err(e) = self.attempt(task).await {
+            if !is_away(&e) {
+                return warn!(self.cx.log, "the end of a task was not noted"; "id" => &task.id, "error" => %e);
+            }
+            info!(self.cx.log, "scheduled task will be tried again"; "action" => &task.action, "error" => %e);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Does a task and notes how it ended. An error means that this is not noted.
+    async fn attempt(&self, task: &Task) -> Result<()> {
+        if !self.store.set_task_status(&task.id, "active", None, self.cx.now_ms()).await? {
+            return Ok(());
+        }
+        let (status, error) = match self.do_task(task).await {
             Ok(()) => ("complete", None),
+            Err(e) if is_away(&e) => return Err(e),
             Err(e) => ("failed", Some(e.to_string())),
         };
+        self.store.set_task_status(&task.id, status, error.as_deref(), self.cx.now_ms()).await?;
         info!(self.cx.log, "scheduled task ended"; "action" => &task.action, "status" => status, "error" => error.as_deref());
-        if let Err(e) = self.store.set_task_status(&task.id, status, error.as_deref(), self.cx.now_ms()).await {
-            warn!(self.cx.log, "the end of a task was not noted"; "id" => &task.id, "error" => %e);
-        }
+        Ok(())
     }
 
     async fn do_task(&self, task: &Task) -> Result<()> {
         match task.action.as_str() {
             UPDATE_JOIN_STATES => {
                 let user_id = task.resource_id.as_deref().ok_or_else(|| Error::internal("resource_id: missing"))?;
-                self.accounts.carry_profile(<&UserId>::try_from(user_id)?).await;
-                Ok(())
+                self.accounts.carry_profile(<&UserId>::try_from(user_id)?).await
             }
             DELETE_DEVICE_MESSAGES => {
                 let text = |key: &str| task.params[key].as_str().ok_or_else(|| Error::internal(format!("params.{key}: no text")));

@@ -97,8 +97,9 @@ impl Rooms {
         }
         let store = &self.cx.store;
         if store.room(old_room.as_str()).await?.is_some_and(|r| r.is_public) {
-            store.set_public(old_room.as_str(), false).await?;
+            // The old one last: while it is listed, another attempt knows that the new one is to be.
             store.set_public(new_room.as_str(), true).await?;
+            store.set_public(old_room.as_str(), false).await?;
         }
         store.move_aliases(old_room.as_str(), new_room.as_str(), None).await?;
         Ok(Some(old_room))

@@ -75,11 +75,11 @@ impl Store {
     }
 
     /// Notes what became of a task that was waiting or under way: `active`, `complete`, `failed` or `cancelled`.
-    pub async fn set_task_status(&self, id: &str, status: &str, error: Option<&str>, now_ms: i64) -> Result<()> {
+    /// Returns false if it had ended already.
+    pub async fn set_task_status(&self, id: &str, status: &str, error: Option<&str>, now_ms: i64) -> Result<bool> {
         let sql = "UPDATE scheduled_tasks SET status = $2, error = $3, timestamp = $4
                    WHERE id = $1 AND status IN ('active', 'scheduled')";
-        self.db.execute(sql, &[&id, &status, &error, &now_ms]).await?;
-        Ok(())
+        Ok(self.db.execute(sql, &[&id, &status, &error, &now_ms]).await? > 0)
     }
 
     /// Forgets tasks that ended before a time in milliseconds.
