@@ -302,6 +302,24 @@ def test_keys_and_messages_to_devices(pair):
     assert room in guest.get("/joined_rooms")["joined_rooms"]
 
 
+def test_devices_of_who_was_away_are_asked_for_again(pair, alice, bob):
+    """Whoever left: who shares no room with us does not tell us what changes meanwhile."""
+    owner, server, guest, _ = pair
+    room = meet(pair)
+    bob.post("/keys/upload", keys_of(bob))
+    devices = lambda: set(alice.post("/keys/query", {"device_keys": {bob.user_id: []}})["device_keys"].get(bob.user_id, {}))
+    eventually(lambda: devices() == {bob.device_id})
+    guest.leave(room)
+    eventually(lambda: set(owner.members(room)) == {owner.user_id})
+    second = bob.login(bob.user_id)
+    second.post("/keys/upload", keys_of(second))
+    # Time for it to be told to whoever is in a room with bob: nobody.
+    time.sleep(1)
+    guest.join(room, via=server.server_name)
+    eventually(lambda: set(owner.members(room)) == {owner.user_id, guest.user_id})
+    assert devices() == {bob.device_id, second.device_id}
+
+
 # Nothing that follows an upgrade can be done for a while.
 NO_ALIASES_MOVE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;

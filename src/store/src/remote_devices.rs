@@ -92,16 +92,10 @@ impl Store {
             Ok(())
         })
     }
-
-    /// Forgets the devices of a user whom nobody of this server shares a room with any more.
-    pub async fn forget_remote_devices(&self, user_id: &str) -> Result<()> {
-        transaction!(self, "mark_remote_user_device_list_as_unsubscribed", |tx| {
-            tx.run("DELETE FROM device_lists_remote_extremeties WHERE user_id = $1", &[&user_id]).await?;
-            tx.run("DELETE FROM device_lists_remote_resync WHERE user_id = $1", &[&user_id]).await?;
-            Ok(())
-        })
-    }
 }
 
-const REACHED: &str = "INSERT INTO device_lists_remote_extremeties (user_id, stream_id) VALUES ($1, $2)
+/// Only while a room is shared with the user: nobody tells us what changes afterwards.
+const REACHED: &str = "INSERT INTO device_lists_remote_extremeties (user_id, stream_id)
+                       SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM current_state_events s
+                           WHERE s.type = 'm.room.member' AND s.state_key = $1 AND s.membership = 'join')
                        ON CONFLICT (user_id) DO UPDATE SET stream_id = excluded.stream_id";

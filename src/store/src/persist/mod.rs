@@ -4,6 +4,7 @@
 mod ahead;
 mod extras;
 mod hot;
+mod parted;
 mod remote;
 mod state;
 
@@ -233,7 +234,7 @@ impl Store {
     /// Prepares a connection for [`Store::write_rooms`].
     pub async fn prepare_writer(&self, conn: &Conn) -> Result<()> {
         conn.prepare(hot::SQL).await?;
-        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS).chain(remote::STATEMENTS) {
+        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS).chain(remote::STATEMENTS).chain(parted::STATEMENTS) {
             conn.prepare(sql).await?;
         }
         Ok(())
@@ -302,20 +303,28 @@ impl Store {
         flight.events.allocated(&remote::revive(self, conn, writes, false).await?);
         let after = state::run_after(self, conn, writes);
         let extras = extras::run(self, conn, writes, now_ms);
-        (_, _, flight.caches) = futures::try_join!(after, extras, self.cache_rows(conn, writes, now_ms))?;
+        let state = writes.iter().flat_map(RoomWrite::cache_rows).map(|keys| ("cs_cache_fake".to_owned(), keys));
+        let stale = state.chain(extras::cache_rows(writes)).collect();
+        (_, _, flight.caches) = futures::try_join!(after, extras, self.cache_rows(conn, stale, None, now_ms))?;
+        let parted = parted::run(self, conn, writes).await?.into_iter();
+        let stale = parted.map(|user| ("get_device_list_last_stream_id_for_remote".to_owned(), vec![user])).collect();
+        flight.caches = self.cache_rows(conn, stale, flight.caches.take(), now_ms).await?;
         remote::run(self, conn, writes).await
     }
 
-    /// Tells other processes which caches no longer hold. None: none.
-    async fn cache_rows(&self, conn: &Conn, writes: &[RoomWrite], now_ms: i64) -> Result<Option<IdGuard>> {
-        let rows: Vec<Vec<String>> = writes.iter().flat_map(RoomWrite::cache_rows).collect();
-        let more = extras::cache_rows(writes);
-        if rows.is_empty() && more.is_empty() {
-            return Ok(None);
+    /// Tells other processes which caches no longer hold: (name, key). Returns the ids with those of `before`.
+    async fn cache_rows(
+        &self,
+        conn: &Conn,
+        stale: Vec<(String, Vec<String>)>,
+        before: Option<IdGuard>,
+        now_ms: i64,
+    ) -> Result<Option<IdGuard>> {
+        if stale.is_empty() {
+            return Ok(before);
         }
-        let mut guard = self.streams.reserve(Stream::Caches);
-        let named = rows.into_iter().map(|keys| ("cs_cache_fake".to_owned(), keys)).chain(more);
-        let (names, keys): (Vec<String>, Vec<Vec<String>>) = named.unzip();
+        let mut guard = before.unwrap_or_else(|| self.streams.reserve(Stream::Caches));
+        let (names, keys): (Vec<String>, Vec<Vec<String>>) = stale.into_iter().unzip();
         let ids = extras::insert_cache_rows(self, conn, &names, &keys, now_ms).await?;
         guard.allocated(&ids);
         for ((id, name), keys) in ids.into_iter().zip(names).zip(keys) {

@@ -228,7 +228,7 @@ async fn memberships(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
 }
 
 /// Lowest stream id of a write: deltas carry it, so that no reader sees an event before its state.
-fn first_id(w: &RoomWrite) -> i64 {
+pub(super) fn first_id(w: &RoomWrite) -> i64 {
     let first = w.events.first().map(|e| e.pdu.stream());
     first.or(w.revived.first().map(|r| r.at)).unwrap_or_default()
 }
