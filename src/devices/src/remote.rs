@@ -69,7 +69,7 @@ impl Devices {
     /// Asks other servers for devices of their users (an empty list: all of a user's).
     pub(crate) async fn ask_for_keys(&self, wanted: &BTreeMap<String, Vec<String>>) -> Result<Remote> {
         let mut all = Remote::default();
-        let users: Vec<String> = wanted.iter().filter(|(_, d)| d.is_empty()).map(|(u, _)| u.clone()).collect();
+        let users: Vec<String> = wanted.keys().cloned().collect();
         // Whom we share a room with is followed from now on.
         let followed = self.cx.store.users_sharing_rooms(&users).await?;
         let asked = iter(by_server(wanted)).map(|(server, wanted)| {
@@ -93,8 +93,8 @@ impl Devices {
                 Ok(lists) => {
                     for (user, list) in lists {
                         if let Some(list) = list {
-                            wanted.remove(&user);
-                            found.take_list(user, &list);
+                            let devices = wanted.remove(&user).unwrap_or_default();
+                            found.take_list(user, &devices, &list);
                         }
                     }
                 }
@@ -154,35 +154,49 @@ impl Devices {
                 let answer = self.ask_writer("multi_user_device_resync", &[], true, json!({"user_ids": user_ids})).await?;
                 return Ok(serde_json::from_value(answer)?);
             }
-            let known = self.cx.store.cached_remote_devices(user_ids).await?;
+            let mut known = self.kept(user_ids).await?;
             let mut lists = BTreeMap::new();
             let mut stale = Vec::new();
             for user in user_ids {
-                if let Some(devices) = known.get(user) {
-                    let devices: Vec<&Object> = devices.values().collect();
-                    lists.insert(user.clone(), Some(json!({"user_id": user, "devices": devices})));
-                    continue;
-                }
-                match self.fetch_devices(user).await {
-                    Ok(list) => lists.insert(user.clone(), Some(list)),
-                    Err(e) => {
-                        slog::info!(self.cx.log, "devices of another server's user are not to be had"; "user" => user, "error" => %e);
-                        stale.push(user.clone());
-                        lists.insert(user.clone(), None)
-                    }
+                let list = match known.remove(user) {
+                    Some(list) => Ok(list),
+                    None => self.fetch_devices(user).await,
                 };
+                if let Err(e) = &list {
+                    slog::info!(self.cx.log, "devices of another server's user are not to be had"; "user" => user, "error" => %e);
+                    stale.push(user.clone());
+                }
+                lists.insert(user.clone(), list.ok());
             }
             self.cx.store.mark_remote_devices_stale(&stale, self.cx.now_ms()).await?;
             Ok(lists)
         })
     }
 
-    /// Fetches all devices of a user and keeps them.
+    /// The lists that are complete here, in the shape of [`Self::resync`].
+    async fn kept(&self, user_ids: &[String]) -> Result<BTreeMap<String, Value>> {
+        let known = self.cx.store.cached_remote_devices(user_ids).await?.into_iter();
+        Ok(known.map(|(user, devices)| {
+            let devices: Vec<Object> = devices.into_values().collect();
+            let list = json!({"user_id": user, "devices": devices});
+            (user, list)
+        }).collect())
+    }
+
+    /// Fetches all devices of a user and keeps them, unless somebody else does so just now.
     fn fetch_devices<'a>(&'a self, user_id: &'a str) -> Boxed<'a, Result<Value>> {
         Box::pin(async move {
             let server = server_of(user_id).ok_or_else(|| Error::invalid_param("Invalid user id"))?;
             let turn = self.turn_of(user_id);
-            let _turn = turn.lock().await;
+            let at_once = turn.try_lock();
+            let waited = at_once.is_err();
+            let _turn = match at_once {
+                Ok(turn) => turn,
+                Err(_) => turn.lock().await,
+            };
+            if waited && let Some(list) = self.kept(&[user_id.to_owned()]).await?.remove(user_id) {
+                return Ok(list);
+            }
             let path = format!("/_matrix/federation/v1/user/devices/{}", escape(user_id));
             let list = self.fed.get(server.as_str(), &path).await?;
             let bad = || Error::client(502, "M_UNKNOWN", format!("{server} gave an unusable list of devices"));
@@ -197,8 +211,8 @@ impl Devices {
             let mut changed = Vec::new();
             if devices.len() <= MAX_DEVICES {
                 let contents: Vec<(String, String)> = ids.iter().cloned().zip(devices.iter().map(Value::to_string)).collect();
-                self.cx.store.replace_remote_devices(user_id, &contents, &at).await?;
-                changed = ids;
+                changed = self.cx.store.replace_remote_devices(user_id, &contents, &at).await?;
+                changed.extend(ids);
             }
             let (master, own) = (list.get("master_key"), list.get("self_signing_key"));
             changed.extend(self.take_cross_signing_keys(user_id, master, own).await?);
@@ -298,9 +312,11 @@ fn stream_id(value: &Value) -> String {
 }
 
 impl Remote {
-    fn take_list(&mut self, user: String, list: &Value) {
+    /// `wanted`: these devices; none: all.
+    fn take_list(&mut self, user: String, wanted: &[String], list: &Value) {
         let devices = list.get("devices").and_then(Value::as_array).into_iter().flatten();
         let keys = devices.filter_map(|d| Some((d.get("device_id")?.as_str()?.to_owned(), keys_of(d.as_object()?)?)));
+        let keys = keys.filter(|(id, _)| wanted.is_empty() || wanted.contains(id));
         self.device_keys.insert(user.clone(), keys.collect());
         for (keys, of) in [("master_key", &mut self.master_keys), ("self_signing_key", &mut self.self_signing_keys)] {
             if let Some(key) = list.get(keys).filter(|k| k.is_object()) {

@@ -59,18 +59,21 @@ impl Store {
         Ok(self.db.query_opt(sql, &[&user_id]).await?.map(|r| r.get(0)))
     }
 
-    /// Replaces all devices of a user, and notes that they are complete. `devices`: (device id, JSON).
-    pub async fn replace_remote_devices(&self, user_id: &str, devices: &[(String, String)], at: &str) -> Result<()> {
+    /// Replaces all devices of a user, and notes that they are complete. `devices`: (device id, JSON). Returns the
+    /// ids of those that are gone.
+    pub async fn replace_remote_devices(&self, user_id: &str, devices: &[(String, String)], at: &str) -> Result<Vec<String>> {
         let (ids, contents): (Vec<&str>, Vec<&str>) = devices.iter().map(|(id, json)| (id.as_str(), json.as_str())).unzip();
         transaction!(self, "update_remote_device_list_cache", |tx| {
-            tx.run("DELETE FROM device_lists_remote_cache WHERE user_id = $1", &[&user_id]).await?;
+            let sql = "DELETE FROM device_lists_remote_cache WHERE user_id = $1 RETURNING device_id";
+            let before = tx.query(sql, &[&user_id]).await?;
             let sql = "INSERT INTO device_lists_remote_cache (user_id, device_id, content)
                        SELECT $1, t.id, t.content FROM unnest($2::text[], $3::text[]) AS t(id, content)
                        ON CONFLICT (user_id, device_id) DO UPDATE SET content = excluded.content";
             tx.run(sql, &[&user_id, &ids, &contents]).await?;
             tx.run(REACHED, &[&user_id, &at]).await?;
             tx.run("DELETE FROM device_lists_remote_resync WHERE user_id = $1", &[&user_id]).await?;
-            Ok(())
+            let before = before.iter().map(|r| r.get(0));
+            Ok(before.filter(|id: &String| !ids.contains(&id.as_str())).collect())
         })
     }
 
