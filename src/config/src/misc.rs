@@ -9,7 +9,7 @@ use crate::yaml::{Node, Value};
 /// `caches` and `event_cache_size`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caches {
-    /// Events kept in memory.
+    /// `event_cache_size`; see [`Caches::events`].
     pub event_cache_size: u64,
     /// `global_factor`.
     pub global_factor: f64,
@@ -34,7 +34,15 @@ pub struct Autotuning {
     pub min_cache_ttl_ms: u64,
 }
 
+/// Less than Synapse's 10K.
+const EVENT_CACHE_SIZE: u64 = 8_000;
+
 impl Caches {
+    /// How many events are kept in memory: `event_cache_size` times the factor of Synapse's cache of events.
+    pub fn events(&self) -> usize {
+        (self.event_cache_size as f64 * self.factor("*getEvent*")) as usize
+    }
+
     /// The factor a cache's size is multiplied with.
     pub fn factor(&self, cache: &str) -> f64 {
         self.per_cache_factors.get(&canonical(cache)).copied().unwrap_or(self.global_factor)
@@ -76,7 +84,7 @@ pub(crate) fn read_caches(root: &Section<'_>) -> Caches {
         }
     });
     Caches {
-        event_cache_size: root.size("event_cache_size").unwrap_or(10 << 10),
+        event_cache_size: root.size("event_cache_size").unwrap_or(EVENT_CACHE_SIZE),
         global_factor: section.number("global_factor").or_else(|| env("SYNAPSE_CACHE_FACTOR")).unwrap_or(0.5),
         per_cache_factors,
         entry_ttl_ms,

@@ -265,7 +265,7 @@ impl<'a> Section<'a> {
             Value::Float(f) => f,
             _ => f64::NAN,
         };
-        if number >= 0.0 {
+        if number >= 0.0 && number.is_finite() {
             return Some(number);
         }
         self.wrong(key, node, "a number, at least 0");

@@ -231,6 +231,15 @@ fn wrong_clusters_are_refused_with_the_reason() {
 }
 
 #[test]
+fn the_cache_of_events_has_a_size_and_a_factor() {
+    let events = |text: &str| good(&format!("{text}\n")).caches.events();
+    assert_eq!(events(""), 4_000);
+    assert_eq!(events("event_cache_size: 10K"), 5_120);
+    assert_eq!(events("event_cache_size: 1K\ncaches: {global_factor: 2}"), 2_048);
+    assert_eq!(events("event_cache_size: 1K\ncaches: {global_factor: 2, per_cache_factors: {getevent: 0.25}}"), 256);
+}
+
+#[test]
 fn wrong_values_name_key_found_and_allowed() {
     let cases = [
         ("listeners: [{port: 70000, type: http}]", "listeners[0].port: found the number 70000; allowed: a whole number from 0 to 65535"),
@@ -243,6 +252,11 @@ fn wrong_values_name_key_found_and_allowed() {
         ("listeners: [{port: 1, type: http, tls: true}]", "tls_certificate_path: missing"),
         ("session_lifetime: soon", "session_lifetime: found the string \"soon\"; allowed: a number of milliseconds"),
         ("max_upload_size: 5X", "max_upload_size: found the string \"5X\"; allowed: a number of bytes"),
+        ("event_cache_size: many", "event_cache_size: found the string \"many\"; allowed: a number of bytes"),
+        ("caches: {global_factor: -1}", "caches.global_factor: found the number -1; allowed: a number, at least 0"),
+        ("caches: {global_factor: .inf}", "caches.global_factor: found"),
+        ("caches: {per_cache_factors: {'*getEvent*': big}}", "caches.per_cache_factors.*getEvent*: found the string \"big\"; allowed: a number"),
+        ("caches: {per_cache_factors: 2}", "caches.per_cache_factors: found the number 2; allowed: a mapping"),
         ("rc_message: {per_second: fast}", "rc_message.per_second: found the string \"fast\"; allowed: a number"),
         ("default_room_version: 99", "default_room_version: found \"99\"; allowed: 1, 2,"),
         ("enable_registration: perhaps", "enable_registration: found the string \"perhaps\"; allowed: true or false"),

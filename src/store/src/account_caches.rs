@@ -16,13 +16,12 @@ pub(crate) struct AccountCaches {
 }
 
 impl AccountCaches {
-    /// `sized` scales an entry count by the configured factor.
-    pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+    pub fn new(registry: &Registry) -> Self {
         Self {
-            users: registry.cache("get_user_by_id", sized(10_000)),
-            tokens: registry.cache("get_user_by_access_token", sized(20_000)),
+            users: registry.cache("get_user_by_id", 10_000),
+            tokens: registry.cache("get_user_by_access_token", 20_000),
             token_ids: TokenIds::default(),
-            limits: registry.cache("get_ratelimit_for_user", sized(10_000)),
+            limits: registry.cache("get_ratelimit_for_user", 10_000),
             rule_ids: Default::default(),
             sightings: Default::default(),
         }

@@ -233,18 +233,41 @@ impl<K: WireKey, V: Clone + Send + Sync + 'static> Forget for Cache<K, V> {
 }
 
 /// All caches of the process by name; names that are not here are ignored, as in Synapse.
-#[derive(Default)]
-pub struct Registry(DashMap<&'static str, Arc<dyn Forget>>);
+pub struct Registry {
+    caches: DashMap<&'static str, Arc<dyn Forget>>,
+    factors: config::misc::Caches,
+}
+
+/// The factor capacities are given for: Synapse's default.
+const USUAL_FACTOR: f64 = 0.5;
 
 impl Registry {
-    /// Makes a cache and registers it.
+    /// Caches scaled by `caches.global_factor` or what `caches.per_cache_factors` says of their name.
+    pub fn new(factors: config::misc::Caches) -> Self {
+        Self { caches: DashMap::new(), factors }
+    }
+
+    fn scaled(&self, name: &str, capacity: usize) -> usize {
+        (capacity as f64 * self.factors.factor(name) / USUAL_FACTOR) as usize
+    }
+
+    /// Makes a cache and registers it. `capacity`: at the usual factor.
     pub fn cache<K: WireKey, V: Clone + Send + Sync + 'static>(
         &self,
         name: &'static str,
         capacity: usize,
     ) -> Cache<K, V> {
+        self.sized(name, self.scaled(name, capacity))
+    }
+
+    /// As [`Registry::cache`], with this capacity whatever the factor is.
+    pub fn sized<K: WireKey, V: Clone + Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        capacity: usize,
+    ) -> Cache<K, V> {
         let cache = Cache::new(name, capacity);
-        self.0.insert(name, Arc::new(cache.clone()));
+        self.caches.insert(name, Arc::new(cache.clone()));
         cache
     }
 
@@ -255,27 +278,27 @@ impl Registry {
         capacity: usize,
         weigh: fn(&V) -> usize,
     ) -> Cache<K, V> {
-        let cache = Cache::weighed(name, capacity, weigh);
-        self.0.insert(name, Arc::new(cache.clone()));
+        let cache = Cache::weighed(name, self.scaled(name, capacity), weigh);
+        self.caches.insert(name, Arc::new(cache.clone()));
         cache
     }
 
     /// Obeys one row of the `caches` stream (not the `*_fake` names, which are several caches at once).
     pub fn forget(&self, name: &str, keys: Option<&[String]>) {
-        if let Some(cache) = self.0.get(name) {
+        if let Some(cache) = self.caches.get(name) {
             cache.forget_wire(keys);
         }
     }
 
     /// Drops everything: after a gap that cannot be filled.
     pub fn forget_everything(&self) {
-        for c in self.0.iter() {
+        for c in self.caches.iter() {
             c.forget_wire(None);
         }
     }
 
     pub fn figures(&self) -> Vec<(&'static str, u64, u64, u64)> {
-        self.0.iter().map(|c| c.figures()).collect()
+        self.caches.iter().map(|c| c.figures()).collect()
     }
 }
 
@@ -305,6 +328,26 @@ mod tests {
         assert!(c.get(&-1).is_some() && c.figures().1 <= 11);
         c.put(-2, Arc::new(vec![0; 1_001]));
         assert!(c.get(&-2).is_none());
+    }
+
+    #[test]
+    fn capacities_follow_the_factors() {
+        let factors = config::misc::Caches {
+            event_cache_size: 0,
+            global_factor: 1.0,
+            per_cache_factors: [("get_user_by_id".to_owned(), 0.25)].into(),
+            entry_ttl_ms: None,
+            sync_response_cache_duration_ms: 0,
+            autotuning: None,
+        };
+        let registry = Registry::new(factors);
+        let held = |cache: Cache<i64, i32>| {
+            (0..1_000).for_each(|i| cache.put(i, 0));
+            cache.figures().1
+        };
+        assert!((190..=200).contains(&held(registry.cache("get_room_summary", 100))));
+        assert!((45..=50).contains(&held(registry.cache("get_user_by_id", 100))));
+        assert!((95..=100).contains(&held(registry.sized("*getEvent*", 100))));
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Settings {
             server: Server::of(&config.database)?,
             max_connections: config.database.cp_max,
             allow_unsafe_locale: config.database.allow_unsafe_locale,
-            cache_factor: config.caches.global_factor,
+            caches: config.caches.clone(),
             search: config.server.enable_search,
             ephemeral: config.server.enable_ephemeral_messages,
         })

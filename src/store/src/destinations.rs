@@ -22,11 +22,10 @@ pub(crate) struct FederationCaches {
 }
 
 impl FederationCaches {
-    /// `sized` scales an entry count by the configured factor.
-    pub(crate) fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         Self {
-            server_keys: registry.cache("_get_server_keys_json", sized(10_000)),
-            retries: registry.cache("get_destination_retry_timings", sized(10_000)),
+            server_keys: registry.cache("_get_server_keys_json", 10_000),
+            retries: registry.cache("get_destination_retry_timings", 10_000),
         }
     }
 }

@@ -14,10 +14,10 @@ pub(crate) struct KeyCaches {
 }
 
 impl KeyCaches {
-    pub(crate) fn new(registry: &Registry, capacity: usize) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         Self {
-            one_time_counts: registry.cache("count_e2e_one_time_keys", capacity),
-            unused_fallback: registry.cache("get_e2e_unused_fallback_key_types", capacity),
+            one_time_counts: registry.cache("count_e2e_one_time_keys", 10_000),
+            unused_fallback: registry.cache("get_e2e_unused_fallback_key_types", 10_000),
         }
     }
 }

@@ -99,8 +99,8 @@ pub struct Settings {
     pub max_connections: u32,
     /// Accept a database whose locale is not C.
     pub allow_unsafe_locale: bool,
-    /// Scales all caches (`caches.global_factor`; 0.5 is the default of Synapse and the base here).
-    pub cache_factor: f64,
+    /// How large caches may grow.
+    pub caches: config::misc::Caches,
     /// Write the full-text index (`enable_search`).
     pub search: bool,
     /// Note when self-destructing events expire (`enable_ephemeral_messages`).
@@ -137,18 +137,18 @@ impl Store {
         let db = Db::new(settings.server, settings.max_connections, log.clone());
         streams::unended::wait(&db, log).await?;
         let streams = Streams::load(db.clone(), &settings.instance, writers).await?;
-        let registry = Registry::default();
-        let sized = |n: usize| ((n as f64) * settings.cache_factor / 0.5) as usize;
+        let events = settings.caches.events();
+        let registry = Registry::new(settings.caches);
         let store = Arc::new(Self {
             changed: Changed::new(&streams),
             locks: locks::Locks::default(),
-            sync: sync_caches::SyncCaches::new(&registry, sized),
-            event_cache: registry.cache("_get_event_cache", sized(4_000)),
-            room_caches: room_caches::RoomCaches::new(&registry, sized),
-            key_caches: e2e_keys::KeyCaches::new(&registry, sized(10_000)),
-            accounts: account_caches::AccountCaches::new(&registry, sized),
-            writer_caches: writer_caches::WriterCaches::new(&registry, sized),
-            federation: destinations::FederationCaches::new(&registry, sized),
+            sync: sync_caches::SyncCaches::new(&registry),
+            event_cache: registry.sized("_get_event_cache", events),
+            room_caches: room_caches::RoomCaches::new(&registry),
+            key_caches: e2e_keys::KeyCaches::new(&registry),
+            accounts: account_caches::AccountCaches::new(&registry),
+            writer_caches: writer_caches::WriterCaches::new(&registry),
+            federation: destinations::FederationCaches::new(&registry),
             search_enabled: settings.search,
             ephemeral_enabled: settings.ephemeral,
             db,

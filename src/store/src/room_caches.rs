@@ -12,12 +12,11 @@ pub(crate) struct RoomCaches {
 }
 
 impl RoomCaches {
-    /// `sized` scales an entry count by the configured factor.
-    pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+    pub fn new(registry: &Registry) -> Self {
         Self {
-            local_memberships: registry.cache("get_local_current_membership_for_user_in_room", sized(50_000)),
-            blocked: registry.cache("is_room_blocked", sized(10_000)),
-            ignored: registry.cache("ignored_users", sized(10_000)),
+            local_memberships: registry.cache("get_local_current_membership_for_user_in_room", 50_000),
+            blocked: registry.cache("is_room_blocked", 10_000),
+            ignored: registry.cache("ignored_users", 10_000),
         }
     }
 

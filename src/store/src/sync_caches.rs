@@ -32,20 +32,19 @@ pub(crate) struct SyncCaches {
 }
 
 impl SyncCaches {
-    /// `sized` scales a capacity by the configured factor: entries, or for the weighed caches what is in their lists.
-    pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+    pub fn new(registry: &Registry) -> Self {
         Self {
-            joined_rooms: registry.weighed("get_rooms_for_user", sized(500_000), |rooms| rooms.len().max(25)),
-            room_members: registry.weighed("get_users_in_room", sized(500_000), |users| users.len().max(100)),
-            room_summary: registry.cache("get_room_summary", sized(10_000)),
-            current_state_ids: registry.weighed("get_partial_current_state_ids", sized(500_000), |state| state.len().max(1_000)),
-            shown: registry.weighed("shown_state_of_room", sized(4 << 20), Kept::weight),
-            group_states: registry.weighed("*stateGroupCache*", sized(250_000), |state| state.len().max(1_000)),
-            recent: registry.weighed("recent_events_of_room", sized(20_000), |recent| recent.weight().max(10)),
-            event_groups: registry.cache("_get_state_group_for_event", sized(10_000)),
-            erased: registry.cache("is_user_erased", sized(10_000)),
-            relation_types: registry.weighed("relation_types_of_event", sized(10_000), |types| types.len().max(1)),
-            unread: registry.cache("get_unread_event_push_actions_by_room_for_user", sized(20_000)),
+            joined_rooms: registry.weighed("get_rooms_for_user", 500_000, |rooms| rooms.len().max(25)),
+            room_members: registry.weighed("get_users_in_room", 500_000, |users| users.len().max(100)),
+            room_summary: registry.cache("get_room_summary", 10_000),
+            current_state_ids: registry.weighed("get_partial_current_state_ids", 500_000, |state| state.len().max(1_000)),
+            shown: registry.weighed("shown_state_of_room", 4 << 20, Kept::weight),
+            group_states: registry.weighed("*stateGroupCache*", 250_000, |state| state.len().max(1_000)),
+            recent: registry.weighed("recent_events_of_room", 20_000, |recent| recent.weight().max(10)),
+            event_groups: registry.cache("_get_state_group_for_event", 10_000),
+            erased: registry.cache("is_user_erased", 10_000),
+            relation_types: registry.weighed("relation_types_of_event", 10_000, |types| types.len().max(1)),
+            unread: registry.cache("get_unread_event_push_actions_by_room_for_user", 20_000),
         }
     }
 

@@ -13,11 +13,11 @@ pub(crate) struct WriterCaches {
 }
 
 impl WriterCaches {
-    pub fn new(registry: &Registry, sized: impl Fn(usize) -> usize) -> Self {
+    pub fn new(registry: &Registry) -> Self {
         Self {
-            push_rules: registry.cache("bulk_get_push_rules", sized(50_000)),
-            groups: registry.weighed("state_of_group", sized(250_000), |known| known.state.len().max(1_000)),
-            versions: registry.cache("get_room_version_id", sized(20_000)),
+            push_rules: registry.cache("bulk_get_push_rules", 50_000),
+            groups: registry.weighed("state_of_group", 250_000, |known| known.state.len().max(1_000)),
+            versions: registry.cache("get_room_version_id", 20_000),
         }
     }
 
