@@ -6,9 +6,10 @@ use serde_json::Value;
 use slog::{Logger, debug, warn};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use store::{Row, Stream, Streams};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use types::{Error, Result};
 
 /// What the bus says about one stream.
@@ -16,12 +17,61 @@ pub(crate) enum Heard {
     /// A new connection: nobody's position is known on it yet.
     Connected,
     /// `token` None: more rows of the same token follow.
-    Row { instance: String, token: Option<i64>, row: Value },
-    Position { instance: String, previous: i64, token: i64 },
+    Row {
+        instance: String,
+        token: Option<i64>,
+        row: Value,
+    },
+    Position {
+        instance: String,
+        previous: i64,
+        token: i64,
+    },
 }
 
+/// What may wait of one stream while it catches up; then the connection waits.
+const QUEUE: usize = 10_000;
 /// Times a writer is asked for rows that only it has.
 const TRIES: u32 = 5;
+
+/// The way of one stream's commands to its follower. Rows are obeyed where they are read, which spares them a
+/// task of their own; what comes while the stream catches up waits its turn.
+pub(crate) struct Lane {
+    follower: Arc<Mutex<Follower>>,
+    queue: mpsc::Sender<Heard>,
+    /// Commands given to the queue and not obeyed yet.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    pub fn start(follower: Follower) -> Self {
+        let (queue, mut heard) = mpsc::channel(QUEUE);
+        let lane = Self { follower: Arc::new(Mutex::new(follower)), queue, waiting: Arc::default() };
+        let (follower, waiting) = (lane.follower.clone(), lane.waiting.clone());
+        tokio::spawn(async move {
+            while let Some(heard) = heard.recv().await {
+                follower.lock().await.obey(heard).await;
+                waiting.fetch_sub(1, Ordering::Release);
+            }
+        });
+        lane
+    }
+
+    /// To be called by one task only, in the order of what was said.
+    pub async fn hear(&self, heard: Heard) {
+        let heard = match heard {
+            Heard::Row { instance, token, row } if self.waiting.load(Ordering::Acquire) == 0 => {
+                return self.follower.lock().await.row(instance, token, row);
+            }
+            other => other,
+        };
+        // The receiver lives as long as this.
+        if let Ok(place) = self.queue.reserve().await {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            place.send(heard);
+        }
+    }
+}
 
 pub(crate) struct Follower {
     pub stream: Stream,
@@ -40,17 +90,14 @@ impl Follower {
         Self { stream, streams, peers, sends_federation, log, connected: HashSet::new(), pending: HashMap::new() }
     }
 
-    /// Ends when the sender is dropped.
-    pub async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
-        while let Some(heard) = heard.recv().await {
-            match heard {
-                Heard::Connected => {
-                    self.connected.clear();
-                    self.pending.clear();
-                }
-                Heard::Row { instance, token, row } => self.row(instance, token, row),
-                Heard::Position { instance, previous, token } => self.position(&instance, previous, token).await,
+    async fn obey(&mut self, heard: Heard) {
+        match heard {
+            Heard::Connected => {
+                self.connected.clear();
+                self.pending.clear();
             }
+            Heard::Row { instance, token, row } => self.row(instance, token, row),
+            Heard::Position { instance, previous, token } => self.position(&instance, previous, token).await,
         }
     }
 
@@ -61,7 +108,9 @@ impl Follower {
         }
         match Row::from_wire(self.stream, row) {
             Some(row) => self.pending.entry(instance.clone()).or_default().push(row),
-            None => warn!(self.log, "a row of unknown shape was left out"; "stream" => self.stream.name(), "writer" => &instance),
+            None => {
+                warn!(self.log, "a row of unknown shape was left out"; "stream" => self.stream.name(), "writer" => &instance)
+            }
         }
         if let Some(token) = token {
             let rows = self.pending.remove(&instance).unwrap_or_default();

@@ -1,22 +1,19 @@
 //! Hearing the other processes: the subscriber connection.
 
 use crate::bus::{Bus, Outgoing};
-use crate::follow::{Follower, Heard};
+use crate::follow::{Follower, Heard, Lane};
 use crate::{Command, Peers};
 use futures::StreamExt;
 use slog::{Logger, debug, info, warn};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Stream, Streams};
-use tokio::sync::mpsc;
 use types::{Error, Result};
 
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Commands of one stream that may wait while it catches up; then the connection waits.
-const QUEUE: usize = 10_000;
 
 pub(crate) struct Listener {
     pub client: redis::Client,
@@ -32,16 +29,11 @@ pub(crate) struct Listener {
 impl Listener {
     /// Never returns.
     pub async fn run(self) {
-        let queues: Vec<mpsc::Sender<Heard>> = Stream::ALL
-            .into_iter()
-            .map(|stream| {
-                let (sender, receiver) = mpsc::channel(QUEUE);
-                let (streams, peers) = (self.streams.clone(), self.peers.clone());
-                let follower = Follower::new(stream, streams, peers, self.sends_federation, self.log.clone());
-                tokio::spawn(follower.run(receiver));
-                sender
-            })
-            .collect();
+        let follow = |stream| {
+            let (streams, peers) = (self.streams.clone(), self.peers.clone());
+            Lane::start(Follower::new(stream, streams, peers, self.sends_federation, self.log.clone()))
+        };
+        let lanes: Vec<Lane> = Stream::ALL.into_iter().map(follow).collect();
         let mut pause = SHORTEST_PAUSE;
         let mut complained = false;
         loop {
@@ -49,7 +41,7 @@ impl Listener {
                 Ok(connection) => {
                     info!(self.log, "listening to the other processes"; "channels" => self.channels.join(" "));
                     (pause, complained) = (SHORTEST_PAUSE, false);
-                    self.hear(connection, &queues).await
+                    self.hear(connection, &lanes).await
                 }
                 Err(e) => e,
             };
@@ -61,18 +53,18 @@ impl Listener {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             // The database may well be away, too; then there is nothing to follow.
-            if let Err(e) = self.follow_tables(&queues).await {
+            if let Err(e) = self.follow_tables(&lanes).await {
                 debug!(self.log, "could not read positions from the database"; "reason" => %e);
             }
         }
     }
 
     /// Without a bus the tables say how far the others are: later than they would, but nothing stands still.
-    async fn follow_tables(&self, queues: &[mpsc::Sender<Heard>]) -> Result<()> {
+    async fn follow_tables(&self, lanes: &[Lane]) -> Result<()> {
         for (stream, instance, token) in self.streams.written_elsewhere().await? {
             if token > self.streams.position_of(stream, &instance) {
                 let heard = Heard::Position { instance, previous: token, token };
-                let _ = queues[stream as usize].send(heard).await;
+                lanes[stream as usize].hear(heard).await;
             }
         }
         Ok(())
@@ -88,38 +80,33 @@ impl Listener {
     }
 
     /// Until the connection is lost; says why.
-    async fn hear(&self, connection: redis::aio::PubSub, queues: &[mpsc::Sender<Heard>]) -> Error {
-        for queue in queues {
-            let _ = queue.send(Heard::Connected).await;
+    async fn hear(&self, connection: redis::aio::PubSub, lanes: &[Lane]) -> Error {
+        for lane in lanes {
+            lane.hear(Heard::Connected).await;
         }
         self.bus.connected();
         self.bus.send(Command::Replicate);
         self.bus.request(Outgoing::Positions);
-        let (mut sink, mut messages) = connection.split();
-        let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
-        loop {
-            tokio::select! {
-                message = messages.next() => match message {
-                    Some(message) => match std::str::from_utf8(message.get_payload_bytes()) {
-                        Ok(line) if line.trim().is_empty() => {}
-                        Ok(line) => self.line(line, queues).await,
-                        Err(_) => warn!(self.log, "a line that is not UTF-8 was left out"),
-                    },
-                    None => return Error::internal("connection closed"),
-                },
-                _ = ping.tick() => {
-                    // The answer to a ping overtakes no message, so it may take a while after a flood of them.
-                    match tokio::time::timeout(PATIENCE, sink.ping::<redis::Value>()).await {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(e)) => return e.into(),
-                        Err(_) => return Error::internal("no answer to a ping"),
-                    }
-                }
-            }
+        let (sink, messages) = connection.split();
+        tokio::select! {
+            why = self.read(messages, lanes) => why,
+            why = ping(sink) => why,
         }
     }
 
-    async fn line(&self, line: &str, queues: &[mpsc::Sender<Heard>]) {
+    /// Until the connection is closed.
+    async fn read(&self, mut messages: redis::aio::PubSubStream, lanes: &[Lane]) -> Error {
+        while let Some(message) = messages.next().await {
+            match std::str::from_utf8(message.get_payload_bytes()) {
+                Ok(line) if line.trim().is_empty() => {}
+                Ok(line) => self.line(line, lanes).await,
+                Err(_) => warn!(self.log, "a line that is not UTF-8 was left out"),
+            }
+        }
+        Error::internal("connection closed")
+    }
+
+    async fn line(&self, line: &str, lanes: &[Lane]) {
         let me = self.streams.instance();
         let command = match Command::parse(line) {
             Ok(command) => command,
@@ -130,7 +117,9 @@ impl Listener {
         };
         let (stream, heard) = match command {
             // Redis returns what we said ourselves.
-            Command::Rdata { instance, .. } | Command::Position { instance, .. } | Command::LockReleased { instance, .. }
+            Command::Rdata { instance, .. }
+            | Command::Position { instance, .. }
+            | Command::LockReleased { instance, .. }
                 if instance == me =>
             {
                 return;
@@ -144,9 +133,22 @@ impl Listener {
         };
         match Stream::by_name(&stream) {
             Some(stream) => {
-                let _ = queues[stream as usize].send(heard).await;
+                lanes[stream as usize].hear(heard).await;
             }
             None => debug!(self.log, "a stream that is not known was left out"; "stream" => stream),
+        }
+    }
+}
+
+/// Until a ping is not answered.
+async fn ping(mut sink: redis::aio::PubSubSink) -> Error {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        // The answer to a ping overtakes no message, so it may take a while after a flood of them.
+        match tokio::time::timeout(PATIENCE, sink.ping::<redis::Value>()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return e.into(),
+            Err(_) => return Error::internal("no answer to a ping"),
         }
     }
 }

@@ -125,6 +125,13 @@ impl Notifier {
         self.users.iter().for_each(|w| w.wake.send_modify(|n| *n += 1));
     }
 
+    async fn sweep_often(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE).await;
+            self.sweep();
+        }
+    }
+
     fn sweep(&self) {
         let idle: Vec<Arc<Waiter>> = self
             .users
@@ -193,16 +200,9 @@ impl Notifier {
         typing: Arc<TypingView>,
         presence: Arc<crate::presence::View>,
     ) {
-        let mut sweep = tokio::time::interval(IDLE);
+        tokio::spawn(self.clone().sweep_often());
         loop {
-            let update = tokio::select! {
-                update = updates.recv() => update,
-                _ = sweep.tick() => {
-                    self.sweep();
-                    continue;
-                }
-            };
-            match update {
+            match updates.recv().await {
                 Ok(update) => {
                     match update.stream {
                         Stream::Typing => typing.apply(&update),
