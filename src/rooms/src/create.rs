@@ -41,6 +41,9 @@ impl Rooms {
         match answer.await {
             Ok(Ok(Answer::Sent(sent))) => {
                 let room_id = head.room_id.clone();
+                if self.crowd().is_some() {
+                    head.shrink();
+                }
                 self.handle(&room_id, Some(head));
                 Ok(sent)
             }
