@@ -1,14 +1,11 @@
 //! Logging in by a CAS server (Apereo CAS protocol 1–3).
 
-use crate::sso::{Identity, SsoStep};
+use crate::sso::{CAS, Identity, SsoStep};
 use crate::Accounts;
 use config::sso::Cas;
 use outgoing::escape;
 use slog::{info, warn};
 use types::{Error, Result};
-
-/// The provider's id, in `user_external_ids` too.
-pub(crate) const PROVIDER: &str = "cas";
 
 /// What a CAS server says of somebody.
 #[derive(Debug, PartialEq)]
@@ -117,7 +114,7 @@ impl Accounts {
             found.user.insert_str(0, prefix);
         }
         if let Some(session) = session {
-            return self.finish_sso_stage(PROVIDER, &found.user, session).await;
+            return self.finish_sso_stage(CAS, &found.user, session).await;
         }
         if !may_log_in(cas, &found) {
             return self.sso_error(400, "unauthorised", "You are not authorised to log in here.");
@@ -129,7 +126,7 @@ impl Accounts {
             first.and_then(|(_, value)| value.clone())
         };
         let identity = Identity {
-            provider: PROVIDER,
+            provider: CAS,
             localpart: localpart(&found.user),
             display_name: cas.displayname_attribute.as_ref().and_then(named),
             external_id: found.user,

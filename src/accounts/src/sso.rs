@@ -14,6 +14,9 @@ use types::{Error, Requester, Result};
 /// A login token lives this long, milliseconds: the browser only carries it to the client.
 const TOKEN_LIFETIME_MS: u64 = 120_000;
 
+/// Id of the provider that is a CAS server, in `user_external_ids` too.
+pub(crate) const CAS: &str = "cas";
+
 /// Somewhere people can prove who they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Provider {
@@ -74,7 +77,7 @@ impl Accounts {
     /// The providers that are configured.
     pub fn providers(&self) -> Vec<Provider> {
         let cas = self.cx.config.cas.iter().map(|cas| Provider {
-            id: crate::cas::PROVIDER,
+            id: CAS,
             name: cas.name.clone(),
             icon: cas.icon.clone(),
             brand: cas.brand.clone(),

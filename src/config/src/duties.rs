@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Config;
 use crate::listeners::{Bind, Listener, ListenerKind};
-use crate::owners::StreamGroup;
+use crate::stream_group::StreamGroup;
 use crate::workers::MAIN;
 
 /// What one process of the cluster does.

@@ -31,6 +31,7 @@ pub mod rooms;
 pub mod secret;
 pub mod server;
 pub mod sso;
+pub mod stream_group;
 pub mod workers;
 pub mod yaml;
 
@@ -38,11 +39,12 @@ pub use appservice::AppService;
 pub use database::Database;
 pub use duties::Duties;
 pub use listeners::{Bind, Listener, ListenerKind, Resource};
-pub use owners::{Owners, StreamGroup};
+pub use owners::Owners;
 pub use ratelimit::{RateLimit, RateLimits};
 pub use read::ConfigError;
 pub use redis::Redis;
 pub use secret::Secret;
+pub use stream_group::StreamGroup;
 pub use workers::{FEDERATION_SCHEME, InstanceLocation, MAIN, Workers};
 
 use read::{Log, Section};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::Role;
-use crate::owners::StreamGroup;
+use crate::stream_group::StreamGroup;
 use crate::read::Section;
 use crate::secret::Secret;
 use crate::yaml::{Node, Value};

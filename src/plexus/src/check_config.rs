@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use config::{Bind, Config, Duties, Loaded, Options, Role};
 
-use crate::cli::{CheckConfig, exit};
-use crate::start;
+use crate::cli::CheckConfig;
+use crate::exit::{self, report};
 
 /// Runs the check.
 pub fn run(args: &CheckConfig) -> ExitCode {
     let mut check = Check { args, warnings: 0, shown: BTreeMap::new(), places: BTreeMap::new(), bad: false };
     let role = match Config::role_of(&args.files.config_path) {
         Ok(role) => role,
-        Err(errors) => return start::report(&errors),
+        Err(errors) => return report(&errors),
     };
     let Some(config) = check.load(&args.files.config_path, role) else { return exit::code(exit::CONFIG) };
     check.show(config.duties(), &args.files.config_path);
@@ -62,7 +62,7 @@ impl Check<'_> {
                 Some(config)
             }
             Err(errors) => {
-                start::report(&errors);
+                report(&errors);
                 self.bad = true;
                 None
             }

@@ -5,21 +5,6 @@ use std::path::PathBuf;
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, Shell};
 
-/// The ways a run can end, besides success (0) and failure (1).
-pub mod exit {
-    use std::process::ExitCode;
-
-    /// The command line is wrong.
-    pub const USAGE: u8 = 2;
-    /// The configuration is wrong; starting again won't help (EX_CONFIG).
-    pub const CONFIG: u8 = 78;
-
-    /// As what `main` returns.
-    pub fn code(code: u8) -> ExitCode {
-        ExitCode::from(code)
-    }
-}
-
 const EXIT_CODES: &str = "EXIT CODES:
     0   all well
     1   failed, or couldn't start
@@ -55,7 +40,7 @@ pub enum Cli {
     /// Prints the manual page, in roff
     Manual,
     /// Renders, runs and shows a whole cluster described by one TOML file
-    Cluster(crate::cluster::Command),
+    Cluster(crate::cluster::command::Command),
 }
 
 /// Files that every process reads.

@@ -4,12 +4,15 @@ mod check_config;
 mod cli;
 mod client;
 mod cluster;
+mod exit;
 mod inherited;
 mod logging;
 mod manual;
 mod notify;
 mod process;
+mod proxied;
 mod routes;
+mod source;
 mod start;
 mod tls;
 mod users;
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
         }
         Err(e) => {
             eprintln!("{}", e.message);
-            return cli::exit::code(cli::exit::USAGE);
+            return exit::code(exit::USAGE);
         }
     };
     match command {

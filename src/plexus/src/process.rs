@@ -1,9 +1,10 @@
 //! One process from configuration to exit.
 
+use crate::exit;
 use crate::logging;
 use crate::inherited::Inherited;
 use crate::notify::{self, notify};
-use crate::start::Source;
+use crate::source::Source;
 use app::App;
 use config::listeners::Resource as Configured;
 use config::{Bind, Config, Listener, ListenerKind};
@@ -32,7 +33,7 @@ pub fn run(config: Config, warnings: &[String], source: &Source) -> ExitCode {
     let instance = config.workers.instance_name.clone();
     let settings = match logging_of(&config) {
         Ok(settings) => settings,
-        Err(errors) => return crate::start::report(&errors),
+        Err(errors) => return exit::report(&errors),
     };
     let (log, controls) = match logging::start(&settings, &instance) {
         Ok(started) => started,
@@ -86,7 +87,7 @@ pub fn schema(config: &Config) -> ExitCode {
 /// wouldn't, 78 the logging configuration is wrong.
 pub fn dry_run(config: &Config) -> ExitCode {
     if let Err(errors) = logging_of(config) {
-        return crate::start::report(&errors);
+        return exit::report(&errors);
     }
     let work = async {
         let (log, _) = logging::start(&logging::Settings::default(), "dry-run")?;

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use app::App;
-use config::plan::{Class, RouteRow};
 use http::{On, Route};
 
-use crate::cli::{self, exit};
-use crate::{cluster, process};
+use crate::cluster::plans;
+use crate::proxied::rows;
+use crate::{cli, exit, process};
 
 /// Prints the table.
 pub fn run(args: &cli::Routes) -> ExitCode {
@@ -28,26 +28,6 @@ pub fn run(args: &cli::Routes) -> ExitCode {
     };
     print!("{text}");
     ExitCode::SUCCESS
-}
-
-/// The table as proxies see it: what no proxy of clients and servers passes on is left out.
-pub fn rows() -> Vec<RouteRow> {
-    let public = |r: &&Route<App>| !matches!(r.resource, http::Resource::Replication | http::Resource::Metrics | http::Resource::Health);
-    process::routes().iter().filter(public).map(|r| RouteRow { method: r.method.to_string(), path: r.path.to_owned(), class: class(r.on) }).collect()
-}
-
-fn class(on: On) -> Class {
-    match on {
-        On::Any => Class::Any,
-        On::SyncByUser => Class::SyncByUser,
-        On::InitialSync => Class::InitialSync,
-        On::RoomRead => Class::RoomRead,
-        On::RoomShard => Class::RoomShard,
-        On::Writer(stream) => Class::Writer(stream.to_owned()),
-        On::FederationIn => Class::Federation,
-        On::Media => Class::Media,
-        On::Main => Class::Main,
-    }
 }
 
 /// Where a route is answered, in words.
@@ -96,8 +76,8 @@ fn json(routes: &[Route<App>]) -> String {
 /// Upstreams, maps and the server for the processes of a cluster; of one with a process for each role by default.
 fn nginx(file: Option<&Path>) -> Result<String, String> {
     let plan = match file {
-        Some(file) => cluster::read_plan(file)?,
-        None => cluster::example_plan()?,
+        Some(file) => plans::read_plan(file)?,
+        None => plans::example_plan()?,
     };
     let rendered = plan.render(&rows());
     let block = rendered.into_iter().find(|f| f.path == Path::new("nginx/plexus.conf"));

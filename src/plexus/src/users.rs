@@ -9,9 +9,9 @@ use hmac::{Hmac, Mac as _};
 use sha1::Sha1;
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::cli::{HashPassword, RegisterUser, exit};
+use crate::cli::{HashPassword, RegisterUser};
 use crate::client::{Client, Target};
-use crate::start;
+use crate::exit::{self, report};
 
 /// What `/_synapse/admin/v1/register` takes.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ fn server(args: &RegisterUser) -> Result<Server, Failed> {
         let target = given.map_or_else(|| Target::parse("http://localhost:8008"), Ok).map_err(failed)?;
         return Ok(Server { secret: secret.clone(), target, authorities: None });
     }
-    let config = Config::load(&args.config, Role::Homeserver).map_err(|errors| (start::report(&errors), String::new()))?.config;
+    let config = Config::load(&args.config, Role::Homeserver).map_err(|errors| (report(&errors), String::new()))?.config;
     let secret = config.registration.shared_secret.as_ref().ok_or_else(|| (exit::code(exit::CONFIG), "registration_shared_secret is not set".to_owned()))?;
     let secret = secret.expose().to_owned();
     match given {
@@ -212,7 +212,7 @@ pub fn hash_password(args: &HashPassword) -> ExitCode {
     } else {
         match Config::password_settings(&args.config) {
             Ok(settings) => settings,
-            Err(errors) => return start::report(&errors),
+            Err(errors) => return report(&errors),
         }
     };
     let password = match &args.password {

@@ -1,42 +1,18 @@
 //! A room that is awake: takes requests strictly in order and makes events ahead of their commit.
 
-use crate::committer::{Job, Slot};
-use crate::head::{Head, TxnKey, TxnSlot};
-use crate::make::{Made, Step};
+use crate::ask::{Answer, Ask, What};
+use crate::committer::Job;
+use crate::flight::Flight;
+use crate::head::{Head, TxnKey};
+use crate::parts::Parts;
 use crate::prepared::Prepared;
 use crate::{Rooms, Sent, Template};
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::OwnedRoomId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use store::persist::{NewRoomRow, Revived, RoomWrite};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use types::{Requester, Result};
-
-/// A request to a room.
-pub(crate) struct Ask {
-    pub what: What,
-    pub reply: oneshot::Sender<Result<Answer>>,
-}
-
-/// What is asked for.
-pub(crate) enum What {
-    /// Events to be made.
-    Make { who: Requester, templates: Vec<Template> },
-    /// Events made elsewhere, to be stored.
-    Take(Vec<Prepared>),
-    /// History fetched from another server, to be stored.
-    Backfill(Vec<Prepared>),
-}
-
-/// How a request ended.
-pub(crate) enum Answer {
-    Sent(Vec<Sent>),
-    /// The same request is under way: its outcome appears here. None once it has failed.
-    Wait(TxnSlot),
-    /// Nothing was done; ask again.
-    Again,
-}
 
 /// The way to a room's actor.
 pub(crate) struct Handle {
@@ -50,51 +26,6 @@ impl Handle {
     /// What the room holds in memory is no longer what is in the database.
     pub fn outdate(&self) {
         self.stale.store(true, Ordering::Release);
-    }
-}
-
-/// Commits under way of one generation of a room. Once one has failed, all later ones do, and the room
-/// reloads from the database.
-#[derive(Default)]
-pub(crate) struct Flight {
-    broken: AtomicBool,
-    jobs: AtomicUsize,
-    idle: Notify,
-}
-
-impl Flight {
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-
-    pub fn broke(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
-
-    pub fn took_off(&self) {
-        self.jobs.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub fn landed(&self) {
-        if self.jobs.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.jobs.load(Ordering::Acquire) == 0
-    }
-
-    async fn wait_idle(&self) {
-        loop {
-            let notified = self.idle.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.is_idle() {
-                return;
-            }
-            notified.await;
-        }
     }
 }
 
@@ -303,63 +234,4 @@ fn txn_key(who: &Requester, t: &Template) -> Option<TxnKey> {
         (None, None) => String::from("\u{0}"),
     };
     Some((t.sender.to_string(), device, txn))
-}
-
-/// What the templates of a request came to.
-#[derive(Default)]
-pub(crate) struct Parts {
-    made: Vec<Made>,
-    slots: Vec<Slot>,
-}
-
-impl Parts {
-    pub fn add(&mut self, step: Step) {
-        match step {
-            Step::Made(made) => {
-                self.slots.push(match made.revived {
-                    true => Slot::Existing(made.event.pdu.event_id.clone()),
-                    false => Slot::New(self.made.iter().filter(|m| !m.revived).count()),
-                });
-                self.made.push(*made);
-            }
-            Step::Existing(id) => self.slots.push(Slot::Existing(id)),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.made.is_empty()
-    }
-
-    pub fn into_write(self, head: &mut Head, new_room: Option<NewRoomRow>) -> (RoomWrite, Vec<Slot>) {
-        let changed = !self.made.is_empty();
-        let tips: Vec<OwnedEventId> = head.tips.iter().map(|t| t.reference.id.clone()).collect();
-        let mut write = RoomWrite {
-            room_id: head.room_id.clone(),
-            new_room,
-            events: Vec::with_capacity(self.made.len()),
-            revived: Vec::new(),
-            extremities: changed.then_some(tips),
-            groups: std::mem::take(&mut head.pending_groups),
-            delta: std::mem::take(&mut head.pending_delta),
-            abandoned: false,
-            summary: head.summary.clone(),
-            participants: std::mem::take(&mut head.pending_participants),
-        };
-        for made in self.made {
-            write.abandoned |= made.abandoned;
-            write.groups.extend(made.groups);
-            for change in made.delta {
-                match write.delta.iter_mut().find(|c| c.kind == change.kind && c.state_key == change.state_key) {
-                    // Two changes of one entry in a request come to one.
-                    Some(earlier) => earlier.event_id = change.event_id,
-                    None => write.delta.push(change),
-                }
-            }
-            match made.revived {
-                true => write.revived.push(Revived { event: made.event, at: 0 }),
-                false => write.events.push(made.event),
-            }
-        }
-        (write, self.slots)
-    }
 }

@@ -2,7 +2,8 @@
 //! While a commit is under way the next batch fills up.
 
 use crate::Sent;
-use crate::actor::{Answer, Flight};
+use crate::ask::Answer;
+use crate::flight::Flight;
 use replication::Cx;
 use ruma::OwnedEventId;
 use slog::{error, warn};

@@ -1,8 +1,10 @@
 //! New rooms: all their first events in one commit.
 
-use crate::actor::{Answer, Flight, Parts};
+use crate::ask::Answer;
 use crate::committer::Job;
+use crate::flight::Flight;
 use crate::head::Head;
+use crate::parts::Parts;
 use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
 use rules::build::rules_of;

@@ -9,6 +9,7 @@ pub mod access;
 mod actor;
 pub mod address;
 pub mod aliases;
+mod ask;
 pub mod bundle;
 mod chain;
 mod committer;
@@ -16,6 +17,7 @@ mod create;
 pub mod directory;
 pub mod elsewhere;
 pub mod exchange;
+mod flight;
 mod head;
 pub mod history;
 mod ids;
@@ -24,6 +26,7 @@ mod make;
 pub mod membership;
 pub mod new_room;
 mod notify;
+mod parts;
 pub mod power;
 pub mod prepared;
 pub mod read;
@@ -38,6 +41,7 @@ pub mod search;
 mod state;
 pub mod summary;
 mod synapse;
+mod take;
 mod template;
 pub mod upgrade;
 pub mod visibility;
@@ -48,7 +52,7 @@ pub use store::state_groups::StateMap;
 pub use template::{NewRoom, Sent, Template};
 pub use visibility::{Look, Visible};
 
-use actor::{Ask, What};
+use ask::{Answer, Ask, What};
 use committer::Committer;
 use config::StreamGroup;
 use dashmap::DashMap;
@@ -210,15 +214,15 @@ impl Rooms {
             self.dispatch(room_id, Box::new(Ask { what: what(), reply })).await?;
             attempt += 1;
             match answer.await {
-                Ok(Ok(actor::Answer::Sent(sent))) => return Ok(sent),
-                Ok(Ok(actor::Answer::Wait(mut slot))) => {
+                Ok(Ok(Answer::Sent(sent))) => return Ok(sent),
+                Ok(Ok(Answer::Wait(mut slot))) => {
                     if let Ok(sent) = slot.wait_for(Option::is_some).await
                         && let Some(sent) = &*sent
                     {
                         return Ok(vec![sent.clone()]);
                     }
                 }
-                Ok(Ok(actor::Answer::Again)) | Err(_) => {}
+                Ok(Ok(Answer::Again)) | Err(_) => {}
                 Ok(Err(e)) => return Err(e),
             }
             if attempt >= ATTEMPTS {

@@ -1,7 +1,7 @@
 //! From `database` in the configuration to a connection.
 
 use crate::Settings;
-use crate::db::Backend;
+use crate::backend::Backend;
 use crate::tls::Ways;
 use config::{Config, Database};
 use std::fmt::Write;

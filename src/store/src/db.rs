@@ -1,6 +1,7 @@
 //! Connections and transactions. Everything that talks to PostgreSQL goes through here.
 
 use crate::IdGuard;
+use crate::backend::Backend;
 use crate::connect::Server;
 use dashmap::DashMap;
 use slog::{Logger, info, warn};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use types::{Boxed, Error, Result};
 
 /// Parameters of one statement.
@@ -22,25 +23,6 @@ pub struct Conn {
     statements: DashMap<String, Statement>,
     /// Set when a transaction was abandoned half way: the connection must not be used again.
     dirty: AtomicBool,
-}
-
-/// The process of PostgreSQL behind a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Backend {
-    pid: i32,
-    /// When it began, in seconds since 1970: process ids are used again.
-    since: String,
-}
-
-impl Backend {
-    pub(crate) const WHICH: &str =
-        "SELECT pid, extract(epoch FROM backend_start) FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-
-    /// Reads the answer to [`Self::WHICH`] among those to a session's first statements.
-    pub(crate) fn of(answers: &[SimpleQueryMessage]) -> Option<Self> {
-        let row = answers.iter().find_map(|m| if let SimpleQueryMessage::Row(r) = m { Some(r) } else { None })?;
-        Some(Self { pid: row.get(0)?.parse().ok()?, since: row.get(1)?.to_owned() })
-    }
 }
 
 /// At most this many statements stay prepared on a connection.

@@ -2,6 +2,7 @@
 
 pub mod aliases;
 mod account_caches;
+mod backend;
 pub mod cache;
 mod cleanup;
 pub mod changed;

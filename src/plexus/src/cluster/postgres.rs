@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use config::plan::Plan;
 
+use super::failed::{Failed, io};
 use super::processes::Managed;
 use super::state::Pid;
-use super::{Failed, io};
 
 /// How to run PostgreSQL's programs.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::failed::{Failed, io};
 use super::state::Pid;
-use super::{Failed, io};
 
 /// A process of the cluster and how to start it again.
 pub struct Managed {

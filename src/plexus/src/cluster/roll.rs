@@ -12,10 +12,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use config::plan::{GENERATION, Plan, Process, Role};
-use structopt::StructOpt;
 
+use super::command;
+use super::failed::Failed;
+use super::plans::read_plan;
 use super::services::target;
-use super::{Failed, read_plan};
 use crate::client::Client;
 
 /// Time a process that says it is ready has to answer rightly.
@@ -24,20 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Those whose absence is felt least go first, main goes last.
 const ORDER: [Role; 9] =
     [Role::Client, Role::Media, Role::Federation, Role::Sync, Role::Pusher, Role::Sender, Role::Background, Role::Streams, Role::Events];
-
-/// `plexus cluster roll`
-#[derive(Debug, StructOpt)]
-pub struct Args {
-    /// Description of the cluster whose units are installed
-    #[structopt(short, long, parse(from_os_str))]
-    pub file: PathBuf,
-    /// The host of a cluster of several
-    #[structopt(long)]
-    pub host: Option<String>,
-    /// Only say what would be done
-    #[structopt(long)]
-    pub dry_run: bool,
-}
 
 /// What has to be done about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +39,7 @@ enum Need {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<(), Failed> {
+pub fn run(args: &command::Roll) -> Result<(), Failed> {
     let plan = read_plan(&args.file).and_then(|plan| plan.on_host(args.host.as_deref())).map_err(Failed::Config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let systemctl = plan.file.systemd.systemctl.clone().unwrap_or_else(|| "systemctl".into());
@@ -287,7 +274,7 @@ mod tests {
 
     #[test]
     fn main_goes_last() {
-        let plan = super::super::example_plan().expect("plan");
+        let plan = super::super::plans::example_plan().expect("plan");
         let names: Vec<&str> = in_order(&plan).into_iter().map(|p| p.name.as_str()).collect();
         assert_eq!((names.first(), names.last()), (Some(&"client1"), Some(&"main")));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use config::plan::{Place, Plan, Process, RedisPlace};
 
-use super::Failed;
+use super::failed::{Failed, io};
 use super::processes::Managed;
 use crate::client::{Client, Target};
 
@@ -62,7 +62,7 @@ fn wait_for(server: &mut Managed, patience: Duration, mut ready: impl FnMut() ->
 pub fn start_nginx(plan: &Plan) -> Result<Managed, Failed> {
     let program = program("nginx", "nginx")?;
     let prefix = plan.data_dir.join("nginx");
-    std::fs::create_dir_all(&prefix).map_err(super::io(&prefix))?;
+    std::fs::create_dir_all(&prefix).map_err(io(&prefix))?;
     let file = plan.config_dir.join("nginx/nginx.conf");
     // SAFETY: geteuid takes nothing and can't fail.
     let user = if unsafe { libc::geteuid() } == 0 { "user root; " } else { "" };

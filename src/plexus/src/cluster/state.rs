@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use config::plan::{PORTS, Place, Plan};
 use serde::{Deserialize, Serialize};
 
-use super::{Failed, io};
+use super::failed::{Failed, io};
 
 /// A process by its id and start time, which together are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

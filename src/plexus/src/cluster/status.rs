@@ -5,9 +5,10 @@ use std::path::Path;
 
 use config::plan::{Place, Plan, Process};
 
+use super::failed::Failed;
+use super::plans::read_plan;
 use super::postgres::Postgres;
 use super::state::Running;
-use super::{Failed, read_plan};
 
 /// Prints a line for each process. Fails if one that should run doesn't.
 pub fn run(file: &Path) -> Result<(), Failed> {

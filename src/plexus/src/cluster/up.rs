@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use config::generate::{random_text, signing_key, write_new};
 use config::plan::{Plan, RedisPlace};
 
+use super::command::Up;
+use super::failed::{Failed, io};
 use super::first::{self, First};
+use super::plans::{plan_for, read_plan, write_rendered};
 use super::postgres::Postgres;
 use super::processes::{Managed, append, end_strays};
 use super::state::{self, Pid, Running};
-use super::{Failed, Up, io, plan_for, read_plan, services, write_rendered};
+use super::services;
 use crate::client::Client;
 
 /// Line of the supervisor's log after which the one who waits for it may go.

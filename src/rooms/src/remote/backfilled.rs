@@ -2,7 +2,8 @@
 //! ends nor its current state.
 
 use crate::head::Head;
-use crate::prepared::{Prepared, auth_ids};
+use crate::prepared::Prepared;
+use crate::take::auth_ids;
 use crate::{Rooms, Sent};
 use rules::{AuthEvent, relation};
 use store::persist::{NewEvent, Revived, RoomWrite};

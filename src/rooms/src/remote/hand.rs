@@ -1,6 +1,6 @@
 //! Handing judged events to the process that owns the room (HTTP replication `fed_send_events`).
 
-use crate::actor::What;
+use crate::ask::What;
 use crate::prepared::{Prepared, Source, Wire};
 use crate::{Rooms, Sent};
 use config::StreamGroup;

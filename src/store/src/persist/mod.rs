@@ -10,7 +10,8 @@ mod state;
 
 pub use remote::Revived;
 
-use crate::db::{Backend, Conn};
+use crate::backend::Backend;
+use crate::db::Conn;
 use crate::{EventRow, IdGuard, Row, Store, Stream};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 use std::collections::HashSet;
