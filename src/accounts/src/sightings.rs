@@ -87,7 +87,7 @@ impl Accounts {
             tokio::time::sleep(Duration::from_secs(5)).await;
             self.flush_sightings().await;
             rounds += 1;
-            if rounds % 12 == 0
+            if rounds.is_multiple_of(12)
                 && let Some(age) = self.cx.config.server.user_ips_max_age_ms
                 && let Err(e) = self.cx.store.prune_sightings(self.cx.now_ms() - age as i64).await
             {

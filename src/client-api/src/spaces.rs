@@ -46,6 +46,6 @@ async fn room_summary(app: App, rq: Rq) -> Result<Value> {
     };
     let (room_id, of_alias) = app.rooms.resolve_room(rq.arg("room")?).await?;
     let named = rq.params("via").into_iter().chain(rq.params("server_name"));
-    let via: Vec<_> = named.chain(of_alias.iter().map(String::as_str)).filter_map(|s| s.try_into().ok()).collect();
+    let via: Vec<String> = named.chain(of_alias.iter().map(String::as_str)).map(str::to_owned).collect();
     Ok(Value::Object(app.rooms.summary(who.as_ref().map(|w| &*w.user_id), &room_id, &via).await?))
 }

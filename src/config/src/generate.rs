@@ -177,9 +177,9 @@ mod tests {
         let path = dir.join("homeserver.yaml");
         assert!(write_new(&path, &homeserver_yaml(&new), 0o640).expect("write"));
         assert!(!write_new(&path, "", 0o640).expect("second write"));
-        let made = missing_files(&[path.clone()], None).expect("missing files");
+        let made = missing_files(std::slice::from_ref(&path), None).expect("missing files");
         assert_eq!(made.len(), 2, "{made:?}");
-        assert_eq!(missing_files(&[path.clone()], None).expect("again"), Vec::<PathBuf>::new());
+        assert_eq!(missing_files(std::slice::from_ref(&path), None).expect("again"), Vec::<PathBuf>::new());
         let loaded = Config::load(&[path], Role::Homeserver).expect("loads");
         assert_eq!(loaded.warnings, Vec::<String>::new());
         assert_eq!(loaded.config.listeners.len(), 2);

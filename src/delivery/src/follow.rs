@@ -53,7 +53,7 @@ impl Sender {
             }
         }
         if update.stream == Stream::Federation {
-            return self.from_main(update).await;
+            return self.hand_down(update).await;
         }
         for row in &update.rows {
             match row {
@@ -138,7 +138,7 @@ impl Sender {
 
     /// Ephemeral data a main process of Synapse hands to senders (`["k", {key, edu}]`, `["e", edu]`); presence comes
     /// by its own stream.
-    async fn from_main(&self, update: &Update) -> Result<()> {
+    async fn hand_down(&self, update: &Update) -> Result<()> {
         for row in &update.rows {
             let Row::Federation(value) = row else { continue };
             let (key, edu) = match value[0].as_str() {

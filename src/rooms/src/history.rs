@@ -82,10 +82,10 @@ impl Rooms {
         }
         let bundles = self.bundle(&who.user_id, &shown).await?;
         let how = Render::for_user(who).shape(shape);
-        if filter.is_some_and(|f| f.lazy_load_members) {
-            if let Some(members) = self.senders_of(&shown).await? {
-                answer.state = Some(self.render_state(&members, how)?);
-            }
+        if filter.is_some_and(|f| f.lazy_load_members)
+            && let Some(members) = self.senders_of(&shown).await?
+        {
+            answer.state = Some(self.render_state(&members, how)?);
         }
         answer.chunk = self.render(&shown, &bundles, how).await?;
         Ok(answer)

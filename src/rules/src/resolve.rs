@@ -210,7 +210,7 @@ mod tests {
             Self { version, known: HashMap::new(), edges: HashMap::new() }
         }
 
-        fn add(&mut self, id: &str, kind: &str, key: &str, sender: &str, content: Value, depth: i64, auth: &[&str]) -> OwnedEventId {
+        fn add(&mut self, id: &str, (kind, key): (&str, &str), sender: &str, content: Value, depth: i64, auth: &[&str]) -> OwnedEventId {
             let create = self.version == RoomVersionId::V12;
             let room = if create { "!c" } else { "!r:s" };
             let mut json = json!({
@@ -238,14 +238,14 @@ mod tests {
                 let admin = if v12 { json!({"@m:s": mod_level}) } else { json!({"@a:s": 100, "@m:s": mod_level}) };
                 json!({"users": admin, "state_default": 50})
             };
-            let create = self.add("$c", "m.room.create", "", "@a:s", json!({"creator": "@a:s"}), 1, &[]);
+            let create = self.add("$c", ("m.room.create", ""), "@a:s", json!({"creator": "@a:s"}), 1, &[]);
             let c: &[&str] = if v12 { &[] } else { &["$c"] };
             let joined = json!({"membership": "join"});
-            let a = self.add("$a", "m.room.member", "@a:s", "@a:s", joined.clone(), 2, c);
+            let a = self.add("$a", ("m.room.member", "@a:s"), "@a:s", joined.clone(), 2, c);
             let with = |more: &[&'static str]| -> Vec<&str> { c.iter().copied().chain(more.iter().copied()).collect() };
-            let p = self.add("$p", "m.room.power_levels", "", "@a:s", levels(50), 3, &with(&["$a"]));
-            let j = self.add("$j", "m.room.join_rules", "", "@a:s", json!({"join_rule": "public"}), 4, &with(&["$a", "$p"]));
-            let m = self.add("$m", "m.room.member", "@m:s", "@m:s", joined, 5, &with(&["$p", "$j"]));
+            let p = self.add("$p", ("m.room.power_levels", ""), "@a:s", levels(50), 3, &with(&["$a"]));
+            let j = self.add("$j", ("m.room.join_rules", ""), "@a:s", json!({"join_rule": "public"}), 4, &with(&["$a", "$p"]));
+            let m = self.add("$m", ("m.room.member", "@m:s"), "@m:s", joined, 5, &with(&["$p", "$j"]));
             let key = |k: &str, s: &str| (k.to_owned(), s.to_owned());
             let base = State::from([
                 (key("m.room.create", ""), create),
@@ -255,9 +255,9 @@ mod tests {
                 (key("m.room.member", "@m:s"), m),
             ]);
             let (mut left, mut right) = (base.clone(), base);
-            let demoted = self.add("$d", "m.room.power_levels", "", "@a:s", levels(0), 6, &with(&["$a", "$p"]));
+            let demoted = self.add("$d", ("m.room.power_levels", ""), "@a:s", levels(0), 6, &with(&["$a", "$p"]));
             left.insert(key("m.room.power_levels", ""), demoted);
-            let topic = self.add("$t", "m.room.topic", "", "@m:s", json!({"topic": "x"}), 6, &with(&["$m", "$p"]));
+            let topic = self.add("$t", ("m.room.topic", ""), "@m:s", json!({"topic": "x"}), 6, &with(&["$m", "$p"]));
             right.insert(key("m.room.topic", ""), topic);
             [left, right]
         }

@@ -48,7 +48,7 @@ impl Store {
             None => (chain.len(), StateMap::new()),
         };
         let missing = &chain[..upto];
-        let mut rows: HashMap<i64, Vec<((String, String), OwnedEventId)>> = HashMap::new();
+        let mut rows: HashMap<i64, Vec<_>> = HashMap::new();
         for row in self.db.query(ROWS, &[&missing]).await? {
             let event_id: OwnedEventId = row.get::<_, &str>(3).try_into()?;
             rows.entry(row.get(0)).or_default().push(((row.get(1), row.get(2)), event_id));

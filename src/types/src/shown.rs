@@ -83,8 +83,8 @@ pub struct ShownState {
 impl ShownState {
     /// Writes the events, without some, as elements of a JSON array.
     pub fn write<S: serde::ser::SerializeSeq>(&self, except: &[OwnedEventId], now_ms: i64, out: &mut S) -> Result<(), S::Error> {
-        let told = self.events.iter().filter(|e| !except.contains(&e.event_id));
-        told.map(|e| out.serialize_element(&e.at(now_ms))).collect()
+        let mut told = self.events.iter().filter(|e| !except.contains(&e.event_id));
+        told.try_for_each(|e| out.serialize_element(&e.at(now_ms)))
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the maker of an event stores before it hands the event to the process that owns the room:
 //! state groups, and notifications in `event_push_actions_staging`.
 
-use super::{NewEvent, NewGroup, PushAction, extras, state};
+use super::groups::{self, Groups};
+use super::{NewEvent, NewGroup, PushAction, extras};
 use crate::{Store, transaction};
 use ruma::{EventId, RoomId, RoomVersionId};
+use tokio_postgres::types::ToSql;
 use types::{Boxed, Result};
 
 const STAGE: &str = "INSERT INTO event_push_actions_staging
@@ -12,40 +14,57 @@ const STAGE: &str = "INSERT INTO event_push_actions_staging
     FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::smallint[], $7::text[])
         AS x(e, u, a, n, h, r, t)";
 
+/// Notifications as columns for [`STAGE`].
+#[derive(Default)]
+struct Staged<'a> {
+    events: Vec<&'a str>,
+    users: Vec<&'a str>,
+    actions: Vec<&'a str>,
+    notify: Vec<i16>,
+    highlight: Vec<i16>,
+    unread: Vec<i16>,
+    threads: Vec<&'a str>,
+}
+
+impl<'a> Staged<'a> {
+    /// Of events' ids with what they do to somebody, and their threads.
+    fn of(push: impl Iterator<Item = (&'a str, &'a PushAction, &'a str)>) -> Self {
+        let mut columns = Self::default();
+        for (event, action, thread) in push {
+            columns.events.push(event);
+            columns.users.push(&action.user_id);
+            columns.actions.push(&action.actions);
+            columns.notify.push(i16::from(action.notify));
+            columns.highlight.push(i16::from(action.highlight));
+            columns.unread.push(i16::from(action.unread));
+            columns.threads.push(thread);
+        }
+        columns
+    }
+
+    fn params<'p>(&'p self, now_ms: &'p i64) -> [&'p (dyn ToSql + Sync); 8] {
+        let Self { events, users, actions, notify, highlight, unread, threads } = self;
+        [events, users, actions, notify, highlight, unread, threads, now_ms]
+    }
+}
+
 impl Store {
     /// Stores groups and notifications of events that another process will persist.
     pub fn store_ahead<'a>(&'a self, room_id: &'a RoomId, groups: &'a [NewGroup], events: &'a [&'a NewEvent], now_ms: i64) -> Boxed<'a, Result<()>> {
         Box::pin(async move {
-            let rooms: Vec<&str> = groups.iter().map(|_| room_id.as_str()).collect();
-            let ids: Vec<i64> = groups.iter().map(|g| g.id).collect();
-            let makers: Vec<&str> = groups.iter().map(|g| g.event_id.as_str()).collect();
-            let (from, to): (Vec<i64>, Vec<i64>) = groups.iter().filter_map(|g| Some((g.id, g.prev?))).unzip();
-            let mut rows: (Vec<i64>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
-            for (id, (kind, key, event)) in groups.iter().flat_map(|g| g.rows.iter().map(move |r| (g.id, r))) {
-                rows.0.push(id);
-                rows.1.push(room_id.as_str());
-                rows.2.push(kind);
-                rows.3.push(key);
-                rows.4.push(event.as_str());
-            }
-            let mut push: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i16>, Vec<i16>, Vec<i16>, Vec<&str>) = Default::default();
-            for (e, p) in events.iter().flat_map(|e| e.push.iter().map(move |p| (e, p))) {
-                push.0.push(e.pdu.event_id.as_str());
-                push.1.push(&p.user_id);
-                push.2.push(&p.actions);
-                push.3.push(i16::from(p.notify));
-                push.4.push(i16::from(p.highlight));
-                push.5.push(i16::from(p.unread));
-                push.6.push(&e.push_thread);
-            }
+            let groups = Groups::of(groups.iter().map(|g| (room_id.as_str(), g)));
+            let (edges, entries) = (&groups.edges, &groups.entries);
+            let staged = Staged::of(events.iter().flat_map(|e| {
+                e.push.iter().map(move |p| (e.pdu.event_id.as_str(), p, e.push_thread.as_str()))
+            }));
             transaction!(self, "store_ahead", |tx| {
-                tx.run(state::GROUPS, &[&ids, &rooms, &makers]).await?;
-                tx.run(state::GROUP_EDGES, &[&from, &to]).await?;
-                tx.run(state::GROUP_ROWS, &[&rows.0, &rows.1, &rows.2, &rows.3, &rows.4]).await?;
-                if !push.0.is_empty() {
-                    tx.run(STAGE, &[&push.0, &push.1, &push.2, &push.3, &push.4, &push.5, &push.6, &now_ms]).await?;
+                tx.run(groups::GROUPS, &[&groups.ids, &groups.rooms, &groups.events]).await?;
+                tx.run(groups::EDGES, &[&edges.0, &edges.1]).await?;
+                tx.run(groups::ENTRIES, &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events]).await?;
+                match staged.events.is_empty() {
+                    true => Ok(()),
+                    false => tx.run(STAGE, &staged.params(&now_ms)).await.map(|_| ()),
                 }
-                Ok(())
             })
         })
     }
@@ -55,14 +74,8 @@ impl Store {
         if push.is_empty() {
             return Ok(());
         }
-        let ids: Vec<&str> = push.iter().map(|_| event_id.as_str()).collect();
-        let users: Vec<&str> = push.iter().map(|p| p.user_id.as_str()).collect();
-        let actions: Vec<&str> = push.iter().map(|p| p.actions.as_str()).collect();
-        let flag = |f: fn(&PushAction) -> bool| push.iter().map(|p| i16::from(f(p))).collect::<Vec<i16>>();
-        let (notif, highlight, unread) = (flag(|p| p.notify), flag(|p| p.highlight), flag(|p| p.unread));
-        let threads: Vec<&str> = push.iter().map(|_| thread).collect();
-        self.db.execute(STAGE, &[&ids, &users, &actions, &notif, &highlight, &unread, &threads, &now_ms]).await?;
-        Ok(())
+        let staged = Staged::of(push.iter().map(|p| (event_id.as_str(), p, thread)));
+        self.db.execute(STAGE, &staged.params(&now_ms)).await.map(|_| ())
     }
 
     /// Marks members who sent their first message since they joined.

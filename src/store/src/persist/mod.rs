@@ -3,6 +3,7 @@
 
 mod ahead;
 mod extras;
+mod groups;
 mod hot;
 mod parted;
 mod remote;

@@ -1,5 +1,6 @@
 //! What state events add: state groups, chain cover, current state, memberships, sliding sync summaries.
 
+use super::groups::{self, Groups};
 use super::{NewEvent, RoomSummary, RoomWrite, StateChange, rooms_of};
 use crate::Store;
 use crate::db::Conn;
@@ -9,12 +10,6 @@ use std::sync::Arc;
 use types::json::strip_nul;
 use types::{Pdu, Result};
 
-pub(super) const GROUPS: &str = "INSERT INTO state_groups (id, room_id, event_id)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[])";
-pub(super) const GROUP_EDGES: &str = "INSERT INTO state_group_edges (state_group, prev_state_group)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[])";
-pub(super) const GROUP_ROWS: &str = "INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])";
 const STATE_EVENTS: &str = "INSERT INTO state_events (event_id, room_id, type, state_key)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])";
 const AUTH: &str = "INSERT INTO event_auth (event_id, room_id, auth_id)
@@ -77,7 +72,7 @@ const ABANDON_STATE: &str = "DELETE FROM current_state_events WHERE room_id = AN
 const ABANDON_ROOM: &str = "DELETE FROM sliding_sync_joined_rooms WHERE room_id = ANY($1)";
 
 pub(super) const STATEMENTS: &[&str] = &[
-    GROUPS, GROUP_EDGES, GROUP_ROWS, STATE_EVENTS, AUTH, CHAINS, LINKS, CHAIN_LATER, ROOMS, DEPTHS, MEMBERSHIPS, DELTAS,
+    groups::GROUPS, groups::EDGES, groups::ENTRIES, STATE_EVENTS, AUTH, CHAINS, LINKS, CHAIN_LATER, ROOMS, DEPTHS, MEMBERSHIPS, DELTAS,
     CURRENT_GONE, CURRENT, LOCAL_GONE, LOCAL, JOINED_ROOMS, SNAPSHOT_GONE, SNAPSHOTS, ABANDON_DELTA, ABANDON_STATE,
     ABANDON_ROOM,
 ];
@@ -93,25 +88,13 @@ pub(super) fn is_plain(w: &RoomWrite) -> bool {
 
 /// What does not need stream ids; sent along with the hot statement.
 pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
-    let groups: Vec<_> = writes.iter().flat_map(|w| w.groups.iter().map(move |g| (w.room_id.as_str(), g))).collect();
-    if !groups.is_empty() {
-        let ids: Vec<i64> = groups.iter().map(|(_, g)| g.id).collect();
-        let rooms: Vec<&str> = groups.iter().map(|(r, _)| *r).collect();
-        let events: Vec<&str> = groups.iter().map(|(_, g)| g.event_id.as_str()).collect();
-        let (from, to): (Vec<i64>, Vec<i64>) = groups.iter().filter_map(|(_, g)| Some((g.id, g.prev?))).unzip();
-        let rows = groups.iter().flat_map(|(r, g)| g.rows.iter().map(|row| (g.id, *r, row)));
-        let mut cols: (Vec<i64>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
-        for (id, room, (kind, key, event)) in rows {
-            cols.0.push(id);
-            cols.1.push(room);
-            cols.2.push(kind);
-            cols.3.push(key);
-            cols.4.push(event.as_str());
-        }
+    let groups = Groups::of(writes.iter().flat_map(|w| w.groups.iter().map(move |g| (w.room_id.as_str(), g))));
+    if !groups.ids.is_empty() {
+        let (edges, entries) = (&groups.edges, &groups.entries);
         try_join3(
-            conn.execute(GROUPS, &[&ids, &rooms, &events]),
-            conn.execute(GROUP_EDGES, &[&from, &to]),
-            conn.execute(GROUP_ROWS, &[&cols.0, &cols.1, &cols.2, &cols.3, &cols.4]),
+            conn.execute(groups::GROUPS, &[&groups.ids, &groups.rooms, &groups.events]),
+            conn.execute(groups::EDGES, &[&edges.0, &edges.1]),
+            conn.execute(groups::ENTRIES, &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events]),
         ).await?;
     }
     let new: Vec<_> = writes.iter().filter_map(|w| Some((w.room_id.as_str(), w.new_room.as_ref()?))).collect();
@@ -253,6 +236,22 @@ fn event_of<'a>(w: &'a RoomWrite, c: &'a StateChange) -> Option<&'a Arc<Pdu>> {
     w.event(id).map(|e| &e.pdu).or(c.known.as_ref())
 }
 
+/// Entries of rooms' states, as columns.
+#[derive(Default)]
+struct Keys<'a> {
+    rooms: Vec<&'a str>,
+    kinds: Vec<&'a str>,
+    keys: Vec<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    fn add(&mut self, write: &'a RoomWrite, change: &'a StateChange) {
+        self.rooms.push(write.room_id.as_str());
+        self.kinds.push(&change.kind);
+        self.keys.push(&change.state_key);
+    }
+}
+
 async fn current_state(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
     let changes: Vec<(&RoomWrite, &StateChange)> =
         writes.iter().filter(|w| !w.abandoned).flat_map(|w| w.delta.iter().map(move |c| (w, c))).collect();
@@ -266,29 +265,23 @@ async fn current_state(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
     let new: Vec<Option<&str>> = changes.iter().map(|(_, c)| c.event_id.as_ref().map(|e| e.as_str())).collect();
     let old: Vec<Option<&str>> = changes.iter().map(|(_, c)| c.prev.as_ref().map(|e| e.as_str())).collect();
     let last = last_changes(&changes);
-    let mut gone: (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
-    let mut set: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<&str>, Vec<Option<String>>, Vec<i64>) = Default::default();
+    let (mut gone, mut set) = (Keys::default(), Keys::default());
+    let (mut events, mut memberships, mut streams) = (Vec::new(), Vec::new(), Vec::new());
     for (w, c) in &last {
         match event_of(w, c) {
             Some(pdu) => {
-                set.0.push(w.room_id.as_str());
-                set.1.push(&c.kind);
-                set.2.push(&c.state_key);
-                set.3.push(pdu.event_id.as_str());
-                set.4.push(pdu.membership());
-                set.5.push(pdu.stream());
+                set.add(w, c);
+                events.push(pdu.event_id.as_str());
+                memberships.push(pdu.membership());
+                streams.push(pdu.stream());
             }
-            None => {
-                gone.0.push(w.room_id.as_str());
-                gone.1.push(&c.kind);
-                gone.2.push(&c.state_key);
-            }
+            None => gone.add(w, c),
         }
     }
     try_join3(
         conn.execute(DELTAS, &[&ids, &store.instance(), &rooms, &kinds, &keys, &new, &old]),
-        when(!gone.0.is_empty(), conn.execute(CURRENT_GONE, &[&gone.0, &gone.1, &gone.2])),
-        conn.execute(CURRENT, &[&set.0, &set.1, &set.2, &set.3, &set.4, &set.5]),
+        when(!gone.rooms.is_empty(), conn.execute(CURRENT_GONE, &[&gone.rooms, &gone.kinds, &gone.keys])),
+        conn.execute(CURRENT, &[&set.rooms, &set.kinds, &set.keys, &events, &memberships, &streams]),
     ).await?;
     Ok(())
 }

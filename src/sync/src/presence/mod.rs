@@ -26,12 +26,15 @@ pub struct UserSync {
     pub at_ms: i64,
 }
 
+/// User and device.
+type Device = (String, Option<String>);
+
 /// What a process that does not write presence tells the one that does.
 pub struct Remote {
-    /// (user, device) → running syncs, and when the last ended.
-    syncs: Mutex<HashMap<(String, Option<String>), (usize, i64)>>,
-    /// (user, device) → state told last, and when.
-    told: Mutex<HashMap<(String, Option<String>), (String, i64)>>,
+    /// Running syncs, and when the last ended.
+    syncs: Mutex<HashMap<Device, (usize, i64)>>,
+    /// State told last, and when.
+    told: Mutex<HashMap<Device, (String, i64)>>,
     out: broadcast::Sender<UserSync>,
 }
 

@@ -111,8 +111,8 @@ mod tests {
     fn heroes_are_others_who_are_there() {
         let id = |n: usize| OwnedEventId::try_from(format!("${n}")).unwrap();
         let member = |n: usize, m: &str| (format!("@{n}:a"), m.to_owned(), id(n));
-        let mut summary = RoomSummary::default();
-        summary.members = vec![member(0, "join"), member(1, "join"), member(2, "invite"), member(3, "leave")];
+        let members = vec![member(0, "join"), member(1, "join"), member(2, "invite"), member(3, "leave")];
+        let mut summary = RoomSummary { members, ..Default::default() };
         let names = |s: &RoomSummary, me: &str| heroes(s, me).iter().map(|(u, _)| u.to_string()).collect::<Vec<_>>();
         assert_eq!(names(&summary, "@0:a"), ["@1:a", "@2:a"]);
         summary.members = vec![member(0, "join"), member(3, "leave"), member(4, "ban")];
