@@ -10,6 +10,7 @@ from Crypto.Signature import eddsa
 
 from lib import layouts
 from lib.client import MatrixError, quote
+from lib.procs import wait_until
 
 
 def b64(raw: bytes) -> str:
@@ -54,6 +55,14 @@ def refused(status: int, errcode: str | None, call, *args, **kw) -> dict:
         call(*args, **kw)
     assert (caught.value.status, caught.value.errcode) == (status, errcode), caught.value
     return caught.value.body
+
+
+def is_refused(call, *args) -> bool:
+    try:
+        call(*args)
+    except MatrixError:
+        return True
+    return False
 
 
 def proof(client, session: str) -> dict:
@@ -107,6 +116,8 @@ def test_devices(cluster):
     refused(401, "M_UNKNOWN_TOKEN", third.get, "/account/whoami")
     main = alice.at(cluster.url("main"))
     main.post("/logout")
+    # The other processes hear of it after the answer.
+    wait_until("nobody takes the token", lambda: is_refused(alice.get, "/account/whoami"), 1)
     refused(401, "M_UNKNOWN_TOKEN", alice.get, "/account/whoami")
 
 
