@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import signal
 import time
 
 import pytest
@@ -258,6 +259,23 @@ def test_a_sender_of_synapse_carries_messages_and_presence(make_cluster, theirs,
     bob.sync_until(lambda a: any(
         e["sender"] == alice.user_id and e["content"].get("status_msg") == "for lunch"
         for e in a.get("presence", {}).get("events", [])), since)
+
+
+def test_who_was_there_is_told_however_late_the_sender_looks(make_cluster, theirs, bob):
+    ours = make_cluster(layouts.PAIR, federates=True,
+                        config={"send_federation": False, "federation_sender_instances": ["generic1"]})
+    alice = ours.user("alice")
+    room = alice.create_room(preset="public_chat")
+    bob.join(room, via=ours.server_name)
+    _, since = bob.sync_until(has_event(room, alice.send(room, "before")))
+    ours.processes["generic1"].send_signal(signal.SIGSTOP)
+    try:
+        alice.send(room, "still there")
+        alice.post(f"/rooms/{quote(room)}/kick", {"user_id": bob.user_id})
+    finally:
+        ours.processes["generic1"].send_signal(signal.SIGCONT)
+    bob.sync_until(lambda a: room in a.get("rooms", {}).get("leave", {}), since)
+    assert bob.texts(room) == ["before", "still there"]
 
 
 def test_a_server_that_asks_much_is_slowed_down(make_cluster, bob):

@@ -3,9 +3,10 @@
 use crate::Sender;
 use crate::queue::QueuedEvent;
 use slog::warn;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use store::Stream;
+use store::hosts::Hosts;
 use store::outbound::OutboundEvent;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -15,8 +16,7 @@ use types::{InternalMetadata, Result};
 const BATCH: i64 = 100;
 /// The position is written this often where there was nothing to send.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
-/// Events are gathered for this long before they are looked at together. No longer: they go to the servers that are in
-/// the room by then, and one that has just joined must not be told what came before.
+/// Events are gathered for this long before they are looked at together.
 const GATHER: Duration = Duration::from_millis(10);
 /// After an error nothing is tried for this long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -79,21 +79,20 @@ impl Sender {
 
     /// Whether there was anything for anybody.
     async fn queue_events(&self, events: Vec<OutboundEvent>) -> Result<bool> {
-        if events.is_empty() {
-            return Ok(false);
-        }
+        let Some(first) = events.first() else { return Ok(false) };
         let store = &self.cx.store;
         let rooms: BTreeSet<String> = events.iter().map(|e| e.room_id.clone()).collect();
-        let mut servers = store.servers_by_room(&rooms.iter().cloned().collect::<Vec<_>>()).await?;
-        let left: Vec<&str> = rooms.iter().filter(|r| !servers.contains_key(*r)).map(String::as_str).collect();
-        if let (false, Some(first), Some(last)) = (left.is_empty(), events.first(), events.last()) {
-            // The leave of our last member still has to be told.
-            servers.extend(store.servers_when_left(&left, first.stream_ordering, last.stream_ordering).await?);
+        let hosts = store.hosts_since(&rooms.into_iter().collect::<Vec<_>>(), first.stream_ordering).await?;
+        for event in &events {
+            let Some(user) = event.member.as_deref().filter(|user| event.joins && self.is_local(user)) else { continue };
+            // Where another server let our user in there was nobody before, as far as we knew.
+            let there = hosts.get(&event.room_id).map(|h| h.before(event.stream_ordering + 1, user));
+            self.introduce(&[user], &there.unwrap_or_default()).await?;
         }
         let found: Vec<(OutboundEvent, BTreeSet<String>)> = events
             .into_iter()
             .filter_map(|event| {
-                let servers = self.destinations(&event, &servers)?;
+                let servers = self.destinations(&event, hosts.get(&event.room_id))?;
                 Some((event, servers))
             })
             .collect();
@@ -103,9 +102,6 @@ impl Sender {
             .collect();
         store.note_destination_rooms(&entries).await?;
         for (event, servers) in found {
-            if let Some(user) = event.member.as_deref().filter(|user| event.joins && self.is_local(user)) {
-                self.introduce(&[user], &servers).await?;
-            }
             for server in servers {
                 if self.fed.backing_off_until(&server).await?.is_some() {
                     continue;
@@ -117,8 +113,8 @@ impl Sender {
         Ok(!entries.is_empty())
     }
 
-    /// Servers in the room, and that of a user who was thrown out; None if the event is for nobody.
-    fn destinations(&self, event: &OutboundEvent, by_room: &HashMap<String, Vec<String>>) -> Option<BTreeSet<String>> {
+    /// Servers that were in the room, and that of a user whose invite is gone; None if the event is for nobody.
+    fn destinations(&self, event: &OutboundEvent, hosts: Option<&Hosts>) -> Option<BTreeSet<String>> {
         let meta: InternalMetadata = serde_json::from_str(&event.metadata).unwrap_or_default();
         let behalf = meta.send_on_behalf_of;
         if meta.out_of_band_membership
@@ -128,7 +124,7 @@ impl Sender {
         {
             return None;
         }
-        let mut servers: BTreeSet<String> = by_room.get(&event.room_id).into_iter().flatten().cloned().collect();
+        let mut servers = hosts.map(|h| h.before(event.stream_ordering, &event.sender)).unwrap_or_default();
         if let Some((_, server)) = event.member.as_deref().filter(|_| event.was_member).and_then(|m| m.split_once(':')) {
             servers.insert(server.to_owned());
         }

@@ -21,6 +21,7 @@ mod expiry;
 pub mod extremities;
 pub mod forget;
 pub mod history_gaps;
+pub mod hosts;
 mod ignored;
 pub mod inbound;
 pub mod key_backup;

@@ -3,7 +3,7 @@
 
 use crate::{Store, Stream, transaction};
 use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use types::Result;
 
 /// An event this server has to tell others of.
@@ -76,22 +76,6 @@ impl Store {
         }
         let sql = "SELECT event_id FROM room_memberships WHERE event_id = ANY($1) AND membership IN ('join', 'invite')";
         Ok(self.db.query(sql, &[&event_ids]).await?.iter().map(|r| r.get(0)).collect())
-    }
-
-    /// Servers that were in rooms whose last local member left between two stream positions, both included: the
-    /// current state of such rooms is dropped, and `current_state_delta_stream` says what it was.
-    pub async fn servers_when_left(&self, room_ids: &[&str], from: i64, to: i64) -> Result<HashMap<String, Vec<String>>> {
-        let sql = "SELECT DISTINCT d.room_id, substring(d.state_key FROM '@[^:]*:(.*)$')
-                   FROM current_state_delta_stream d JOIN room_memberships m ON m.event_id = d.prev_event_id
-                   WHERE d.room_id = ANY($1) AND d.stream_id BETWEEN $2 AND $3 AND d.type = 'm.room.member'
-                     AND d.event_id IS NULL AND m.membership = 'join'";
-        let mut servers: HashMap<String, Vec<String>> = HashMap::new();
-        for row in self.db.query(sql, &[&room_ids, &from, &to]).await? {
-            if let Some(server) = row.get::<_, Option<String>>(1) {
-                servers.entry(row.get(0)).or_default().push(server);
-            }
-        }
-        Ok(servers)
     }
 
     /// Notes which server has to hear of which room up to which event.

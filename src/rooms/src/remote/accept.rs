@@ -24,7 +24,9 @@ impl Rooms {
     /// answer is no room, or does not allow the join.
     pub fn accept_room(&self, room: RemoteRoom) -> Boxed<'_, Result<Sent>> {
         Box::pin(async move {
-            let Incoming { pdu, json, .. } = room.join;
+            let Incoming { mut pdu, json, .. } = room.join;
+            // The server that let our user in tells the others.
+            pdu.meta.proactively_send = Some(false);
             let room_id = pdu.room_id.clone();
             let rules = rules_of(&room.version)?.authorization;
             let (state, chain) = (room.state, room.auth_chain);
