@@ -155,3 +155,21 @@ def test_a_federation_sender_is_told_who_is_in_the_room(make_cluster):
     shared = redis.Redis(port=cluster.redis.port)
     group = json.loads(shared.get(f"cache_v1:event_to_prev_state_group:{event_id}"))
     assert json.loads(shared.get(f"cache_v1:get_joined_hosts:{group}")) == [alice.user_id.partition(":")[2]]
+
+
+def test_a_room_is_shown_when_its_state_is_known(make_cluster, postgres):
+    """What a main process of Synapse tells of a join that left out members at first."""
+    cluster = make_cluster(layouts.PAIR)
+    alice = cluster.user("alice", on="generic1")
+    room = alice.create_room()
+    run = lambda sql, *args: postgres.run(cluster.database, sql, args)
+    shown = lambda **options: room in alice.sync(**options).get("rooms", {}).get("join", {})
+    run("INSERT INTO partial_state_rooms (room_id) VALUES (%s)", room)
+    assert not shown()
+    assert shown(filter=json.dumps({"room": {"state": {"lazy_load_members": True}}}))
+    run("DELETE FROM partial_state_rooms")
+    run("INSERT INTO un_partial_stated_room_stream VALUES (nextval('un_partial_stated_room_stream_sequence'), 'master', %s)", room)
+    [(token,)] = run("SELECT stream_id FROM un_partial_stated_room_stream")
+    said = f"RDATA un_partial_stated_room master {token} {json.dumps([room])}"
+    redis.Redis(port=cluster.redis.port).publish(cluster.server_name, said)
+    wait_until("the room is shown", shown, 5)

@@ -2,9 +2,9 @@
 
 use crate::Store;
 use ruma::OwnedEventId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use types::{MultiToken, OwnedRoomId, Result};
+use types::{MultiToken, Result};
 
 /// A local user's latest membership in a room.
 #[derive(Clone, Debug)]
@@ -177,22 +177,19 @@ impl Store {
         Ok(self.db.query(sql, &[&room_ids]).await?.iter().map(|r| r.get(0)).collect())
     }
 
-    /// Whether any room's state is not fully known.
-    pub async fn has_partial_state_rooms(&self) -> Result<bool> {
-        Ok(!self.db.query("SELECT 1 FROM partial_state_rooms LIMIT 1", &[]).await?.is_empty())
+    /// All rooms whose state is not fully known yet; few, if any.
+    pub async fn partial_state_rooms(&self) -> Result<Arc<HashSet<String>>> {
+        let load = async {
+            let rows = self.db.query("SELECT room_id FROM partial_state_rooms", &[]).await?;
+            Ok(Arc::new(rows.iter().map(|r| r.get(0)).collect()))
+        };
+        self.sync.partial.get_or_load("", load).await
     }
 
     /// The highest position of any event.
     pub async fn last_event_position(&self) -> Result<i64> {
         let row = self.db.query_opt("SELECT MAX(stream_ordering) FROM events", &[]).await?;
         Ok(row.and_then(|r| r.get(0)).unwrap_or(1))
-    }
-
-    /// Those of these rooms whose state is not fully known yet.
-    pub async fn partial_state_rooms(&self, room_ids: &[&str]) -> Result<Vec<OwnedRoomId>> {
-        let sql = "SELECT room_id FROM partial_state_rooms WHERE room_id = ANY($1)";
-        let rows = self.db.query(sql, &[&room_ids]).await?;
-        rows.iter().map(|r| Ok(r.get::<_, String>(0).try_into()?)).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::sync_state::StateIds;
 use crate::sync_timeline::Recent;
 use crate::unread::CachedCounts;
 use crate::{Cache, Registry, Row};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 pub(crate) struct SyncCaches {
@@ -29,6 +30,8 @@ pub(crate) struct SyncCaches {
     pub relation_types: Cache<String, Arc<[String]>>,
     /// (room, user) → notification counts.
     pub unread: Cache<(String, String), CachedCounts>,
+    /// The rooms whose state is not fully known, under no name.
+    pub partial: Cache<String, Arc<HashSet<String>>>,
 }
 
 impl SyncCaches {
@@ -45,6 +48,7 @@ impl SyncCaches {
             erased: registry.cache("is_user_erased", 10_000),
             relation_types: registry.weighed("relation_types_of_event", 10_000, |types| types.len().max(1)),
             unread: registry.cache("get_unread_event_push_actions_by_room_for_user", 20_000),
+            partial: registry.cache("get_partial_rooms", 1),
         }
     }
 
@@ -91,6 +95,7 @@ impl SyncCaches {
                 self.event_groups.forget(event_id);
                 self.shown.forget_all();
             }
+            Row::UnPartialStatedRoom { .. } => self.partial.forget_all(),
             // Of which room the event is nobody says.
             Row::Cache { name, .. } if name == "_get_event_cache" => self.shown.forget_all(),
             Row::State { room_id, kind, state_key, .. } => {
@@ -124,6 +129,7 @@ impl SyncCaches {
                     self.forget_members_of(room_id);
                     self.forget_history_of(Some(room_id));
                     self.joined_rooms.forget_all();
+                    self.partial.forget_all();
                 }
             }
             _ => {}

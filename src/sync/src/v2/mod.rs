@@ -253,12 +253,14 @@ impl Pass<'_> {
 
     /// Clients that do not load members lazily only see rooms whose state is fully known.
     async fn leave_out_partial_rooms(&mut self) -> Result<()> {
-        if self.rq.filter.lazy_load_members() || !self.sync.cx.store.has_partial_state_rooms().await? {
+        if self.rq.filter.lazy_load_members() {
             return Ok(());
         }
-        let rooms: Vec<&str> = self.joined.iter().map(String::as_str).collect();
-        let partial = self.sync.cx.store.partial_state_rooms(&rooms).await?;
-        let partial: HashSet<String> = partial.into_iter().map(String::from).collect();
+        let partial = self.sync.cx.store.partial_state_rooms().await?;
+        if partial.is_empty() {
+            return Ok(());
+        }
+        let partial: HashSet<String> = self.joined.iter().filter(|room| partial.contains(*room)).cloned().collect();
         self.moves.retain(|e| !partial.contains(e.room_id.as_str()));
         self.excluded.extend(partial);
         Ok(())
