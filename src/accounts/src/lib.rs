@@ -84,7 +84,7 @@ impl Accounts {
         let inner = Inner {
             limits: Limits::new(&cx.config.rate),
             hashing: Semaphore::new(cores),
-            seen: sightings::LastSeen::new(),
+            seen: sightings::LastSeen::new(&cx.store.registry),
             nonces: nonces::Nonces::new(),
             task_left: tokio::sync::Notify::new(),
             parting: AtomicBool::new(false),

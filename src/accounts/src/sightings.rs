@@ -5,7 +5,7 @@ use replication::{Command, UserIp};
 use slog::warn;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
-use store::Cache;
+use store::{Cache, Registry};
 use store::user_ips::Sighting;
 use types::Requester;
 
@@ -19,8 +19,8 @@ pub(crate) struct LastSeen {
 }
 
 impl LastSeen {
-    pub fn new() -> Self {
-        Self { times: Cache::new("client_ip_last_seen", 50_000), hasher: RandomState::new() }
+    pub fn new(registry: &Registry) -> Self {
+        Self { times: registry.cache("client_ip_last_seen", 50_000), hasher: RandomState::new() }
     }
 
     /// True once in a while.
