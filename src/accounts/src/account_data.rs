@@ -7,7 +7,13 @@ use types::Result;
 
 impl Accounts {
     /// Sets account data of a user, of the whole account or of a room. The content is not looked at.
-    pub async fn set_account_data(&self, user_id: &str, room_id: Option<&str>, kind: &str, content: &Value) -> Result<()> {
+    pub async fn set_account_data(
+        &self,
+        user_id: &str,
+        room_id: Option<&str>,
+        kind: &str,
+        content: &Value,
+    ) -> Result<()> {
         if self.cx.duties.writes(StreamGroup::AccountData) {
             return self.cx.store.set_account_data(user_id, room_id, kind, content).await.map(|_| ());
         }

@@ -48,6 +48,8 @@ impl Accounts {
 
     fn blocked(&self, message: String, limit: &'static str) -> Error {
         let contact = self.cx.config.server.admin_contact.clone();
-        Error::client(403, "M_RESOURCE_LIMIT_EXCEEDED", message).with("admin_contact", contact).with("limit_type", limit)
+        Error::client(403, "M_RESOURCE_LIMIT_EXCEEDED", message)
+            .with("admin_contact", contact)
+            .with("limit_type", limit)
     }
 }

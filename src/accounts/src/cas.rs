@@ -1,7 +1,7 @@
 //! Logging in by a CAS server (Apereo CAS protocol 1–3).
 
-use crate::sso::{CAS, Identity, SsoStep};
 use crate::Accounts;
+use crate::sso::{CAS, Identity, SsoStep};
 use config::sso::Cas;
 use outgoing::escape;
 use slog::{info, warn};
@@ -54,9 +54,9 @@ fn localpart(name: &str) -> String {
 
 /// Whether somebody has all that `required_attributes` asks for.
 fn may_log_in(cas: &Cas, found: &Found) -> bool {
-    cas.required_attributes.iter().all(|(name, value)| {
-        found.attributes.iter().any(|(n, v)| n == name && (value.is_none() || v == value))
-    })
+    cas.required_attributes
+        .iter()
+        .all(|(name, value)| found.attributes.iter().any(|(n, v)| n == name && (value.is_none() || v == value)))
 }
 
 impl Accounts {
@@ -119,8 +119,8 @@ impl Accounts {
         if !may_log_in(cas, &found) {
             return self.sso_error(400, "unauthorised", "You are not authorised to log in here.");
         }
-        let redirect_url =
-            redirect_url.ok_or_else(|| Error::missing_param("Missing string query parameter redirectUrl or session"))?;
+        let redirect_url = redirect_url
+            .ok_or_else(|| Error::missing_param("Missing string query parameter redirectUrl or session"))?;
         let named = |wanted: &String| {
             let first = found.attributes.iter().find(|(name, _)| name == wanted);
             first.and_then(|(_, value)| value.clone())
@@ -148,7 +148,10 @@ mod tests {
         let found = parse(GOOD).unwrap();
         assert_eq!(found.user, "Jane");
         let attribute = |n: &str, v: Option<&str>| (n.to_owned(), v.map(str::to_owned));
-        assert_eq!(found.attributes, [attribute("mail", Some("j@a")), attribute("mail", None), attribute("name", Some("Jane D"))]);
+        assert_eq!(
+            found.attributes,
+            [attribute("mail", Some("j@a")), attribute("mail", None), attribute("name", Some("Jane D"))]
+        );
         let failure = "<a:serviceResponse xmlns:a='x'><a:authenticationFailure code='I'/></a:serviceResponse>";
         assert_eq!(parse(failure).unwrap_err().0, "unsucessful_response");
         assert_eq!(parse("<html/>").unwrap_err().0, "missing_service_response");
@@ -159,7 +162,13 @@ mod tests {
 
     #[test]
     fn names_become_localparts() {
-        for (name, expected) in [("cas_user!", "cas_user=21"), ("Jane Doe", "jane=20doe"), ("_x", "=5fx"), ("é", "=c3=a9"), ("a=b", "a=3db")] {
+        for (name, expected) in [
+            ("cas_user!", "cas_user=21"),
+            ("Jane Doe", "jane=20doe"),
+            ("_x", "=5fx"),
+            ("é", "=c3=a9"),
+            ("a=b", "a=3db"),
+        ] {
             assert_eq!(localpart(name), expected);
         }
     }

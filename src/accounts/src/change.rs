@@ -7,7 +7,13 @@ use types::{Error, Requester, Result};
 
 impl Accounts {
     /// Sets a new password. `logout`: all sessions end but that of `who`.
-    pub async fn set_password(&self, user_id: &UserId, hash: &str, logout: bool, who: Option<&Requester>) -> Result<()> {
+    pub async fn set_password(
+        &self,
+        user_id: &UserId,
+        hash: &str,
+        logout: bool,
+        who: Option<&Requester>,
+    ) -> Result<()> {
         let auth = &self.cx.config.auth;
         if !auth.password_login || !auth.localdb_enabled {
             return Err(Error::forbidden("Password change disabled"));

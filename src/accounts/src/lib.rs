@@ -43,8 +43,8 @@ use fedclient::Fed;
 use pages::{Mailer, Templates};
 use replication::Cx;
 use rooms::Rooms;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 use types::{Error, Result};
 

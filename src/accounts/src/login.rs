@@ -174,7 +174,12 @@ impl Accounts {
 
     /// Opens the session of a proven login, unless the account may not be used.
     /// `limited`: counts against `rc_login.account`.
-    pub async fn complete_login(&self, login: Login, mut new: NewSession, limited: bool) -> Result<(OwnedUserId, Session)> {
+    pub async fn complete_login(
+        &self,
+        login: Login,
+        mut new: NewSession,
+        limited: bool,
+    ) -> Result<(OwnedUserId, Session)> {
         if limited {
             self.limits().login_account.check(&login.user_id.to_lowercase(), self.cx.now_ms())?;
         }

@@ -119,7 +119,10 @@ pub fn verify_delete_pusher(token: &str, root: &[u8], app_id: &str, pushkey: &st
     let caveats = verified(token, root)?;
     let (app, key) = (format!("app_id = {app_id}"), format!("pushkey = {pushkey}"));
     let fits = |c: &String| {
-        matches!(c.as_str(), "gen = 1" | "type = delete_pusher") || *c == app || *c == key || c.starts_with("user_id = ")
+        matches!(c.as_str(), "gen = 1" | "type = delete_pusher")
+            || *c == app
+            || *c == key
+            || c.starts_with("user_id = ")
     };
     if !caveats.iter().all(fits) || !caveats.contains(&app) || !caveats.contains(&key) {
         return None;

@@ -113,7 +113,12 @@ impl Accounts {
     }
 
     /// `masked`: said instead of what the identity server says.
-    async fn msisdn_delegate(&self, what: &str, body: &Map<String, Value>, masked: Option<&'static str>) -> Result<Value> {
+    async fn msisdn_delegate(
+        &self,
+        what: &str,
+        body: &Map<String, Value>,
+        masked: Option<&'static str>,
+    ) -> Result<Value> {
         let Some(delegate) = &self.cx.config.registration.msisdn_delegate else {
             let message = "This homeserver is not validating phone numbers. Use an identity server instead.";
             return Err(Error::bad_request(message));
@@ -128,7 +133,14 @@ impl Accounts {
     }
 
     /// Lets an identity server tie an address to a user (spec: `POST /account/3pid/bind`).
-    pub async fn bind_threepid(&self, user_id: &str, id_server: &str, id_token: &str, sid: &str, secret: &str) -> Result<()> {
+    pub async fn bind_threepid(
+        &self,
+        user_id: &str,
+        id_server: &str,
+        id_token: &str,
+        sid: &str,
+        secret: &str,
+    ) -> Result<()> {
         check_id_server(id_server)?;
         let url = format!("https://{id_server}/_matrix/identity/v2/3pid/bind");
         let body = json!({"sid": sid, "client_secret": secret, "mxid": user_id});
@@ -151,7 +163,13 @@ impl Accounts {
 
     /// Asks identity servers to forget whose address this is: the one named, else all that were asked to bind it.
     /// False if none could be asked, or one can't do it.
-    pub async fn unbind_threepid(&self, user_id: &str, medium: &str, address: &str, id_server: Option<&str>) -> Result<bool> {
+    pub async fn unbind_threepid(
+        &self,
+        user_id: &str,
+        medium: &str,
+        address: &str,
+        id_server: Option<&str>,
+    ) -> Result<bool> {
         let servers: Vec<String> = match id_server {
             Some(named) => vec![named.to_owned()],
             None => {

@@ -21,9 +21,8 @@ impl Accounts {
         let material = material(password, self.cx.config.auth.pepper.expose());
         let cost = self.cx.config.registration.bcrypt_rounds;
         let _turn = self.inner.hashing.acquire().await?;
-        let parts = tokio::task::spawn_blocking(move || {
-            bcrypt::hash_with_salt(material, cost, rand::random::<[u8; 16]>())
-        });
+        let parts =
+            tokio::task::spawn_blocking(move || bcrypt::hash_with_salt(material, cost, rand::random::<[u8; 16]>()));
         Ok(parts.await??.format_for_version(bcrypt::Version::TwoB))
     }
 

@@ -3,10 +3,10 @@
 use crate::Accounts;
 use config::StreamGroup;
 use fedclient::Call;
+use replication::Command;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 use slog::info;
-use replication::Command;
 use store::db::is_away;
 use store::locks::Mode;
 use store::profiles::Profile;
@@ -87,11 +87,21 @@ impl Accounts {
         }
         let mine = self.cx.store.rooms_joined_by(who.as_str()).await?;
         let theirs = self.cx.store.rooms_joined_by(user_id.as_str()).await?;
-        if theirs.iter().any(|room| mine.contains(room)) { Ok(()) } else { Err(Error::forbidden("Profile isn't available")) }
+        if theirs.iter().any(|room| mine.contains(room)) {
+            Ok(())
+        } else {
+            Err(Error::forbidden("Profile isn't available"))
+        }
     }
 
     /// Sets a field, or removes it (`value` None), and carries names and avatars into the user's rooms.
-    pub async fn set_profile_field(&self, who: &Requester, user_id: &UserId, field: &str, value: Option<Value>) -> Result<()> {
+    pub async fn set_profile_field(
+        &self,
+        who: &Requester,
+        user_id: &UserId,
+        field: &str,
+        value: Option<Value>,
+    ) -> Result<()> {
         let by_admin = self.cx.store.is_admin(who.user_id.as_str()).await?;
         self.set_profile_field_as(who, user_id, field, value, by_admin).await
     }
@@ -253,7 +263,9 @@ impl Accounts {
 
     async fn tell_room(&self, user_id: &UserId, room_id: &str) -> Result<()> {
         let room_id = <&ruma::RoomId>::try_from(room_id)?;
-        let Some(old) = self.rooms.state_event(room_id, "m.room.member", user_id.as_str()).await? else { return Ok(()) };
+        let Some(old) = self.rooms.state_event(room_id, "m.room.member", user_id.as_str()).await? else {
+            return Ok(());
+        };
         let mut content: Map<String, Value> = serde_json::from_str(old.content.get())?;
         if content.get("membership").and_then(Value::as_str) != Some("join") {
             return Ok(());

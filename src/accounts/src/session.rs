@@ -96,8 +96,11 @@ impl Accounts {
             ultimate_session_expiry_ts: expiry(now_ms, &[session]),
             replaces: None,
         });
-        let lifetime =
-            if refreshable { s.refreshable_access_token_lifetime_ms } else { s.nonrefreshable_access_token_lifetime_ms };
+        let lifetime = if refreshable {
+            s.refreshable_access_token_lifetime_ms
+        } else {
+            s.nonrefreshable_access_token_lifetime_ms
+        };
         NewTokens {
             user_id: user_id.to_string(),
             device_id: None,

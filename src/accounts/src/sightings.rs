@@ -5,8 +5,8 @@ use replication::{Command, UserIp};
 use slog::warn;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
-use store::{Cache, Registry};
 use store::user_ips::Sighting;
+use store::{Cache, Registry};
 use types::Requester;
 
 /// Milliseconds during which another sighting says nothing new.

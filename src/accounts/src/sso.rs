@@ -171,7 +171,12 @@ impl Accounts {
     }
 
     /// The user behind an identity, and whether they are new. None: there is none and may be none.
-    async fn user_of(&self, identity: &Identity, may_register: bool, client: &str) -> Result<Option<(OwnedUserId, bool)>> {
+    async fn user_of(
+        &self,
+        identity: &Identity,
+        may_register: bool,
+        client: &str,
+    ) -> Result<Option<(OwnedUserId, bool)>> {
         let _one_at_a_time = self.inner.mapping.lock().await;
         let store = &self.cx.store;
         let mut known = store.user_by_external_id(identity.provider, &identity.external_id).await?;
@@ -206,7 +211,8 @@ impl Accounts {
 
     /// Sets the name a provider has for a user, if `sso.update_profile_information` says so.
     async fn take_name_over(&self, user_id: &UserId, identity: &Identity) {
-        let Some(name) = identity.display_name.as_ref().filter(|_| self.cx.config.sso.update_profile_information) else {
+        let Some(name) = identity.display_name.as_ref().filter(|_| self.cx.config.sso.update_profile_information)
+        else {
             return;
         };
         let set = async {

@@ -58,7 +58,9 @@ impl Purpose {
 pub fn canonical_email(address: &str) -> Result<String> {
     let address = address.trim();
     match address.split_once('@') {
-        Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') && address.len() <= MAX_EMAIL => {
+        Some((local, domain))
+            if !local.is_empty() && !domain.is_empty() && !domain.contains('@') && address.len() <= MAX_EMAIL =>
+        {
             Ok(format!("{}@{}", local.to_lowercase(), domain.to_lowercase()))
         }
         _ => Err(Error::invalid_param("Unable to parse email address")),
@@ -147,7 +149,8 @@ impl Accounts {
                 self.inhibit(e).await?;
                 if purpose == Purpose::Register {
                     let subject = self.cx.config.email.as_ref().map(|e| e.subjects.email_already_in_use.clone());
-                    self.send_mail(&ask.address, &subject.unwrap_or_default(), "already_in_use", pages::context! {}).await?;
+                    self.send_mail(&ask.address, &subject.unwrap_or_default(), "already_in_use", pages::context! {})
+                        .await?;
                 }
                 Ok(credentials::letters(16))
             }

@@ -99,7 +99,12 @@ impl Accounts {
         Err(incomplete(answer))
     }
 
-    async fn begin_ui_auth(&self, rq: &UiAuth<'_>, body: &Map<String, Value>, remember: Map<String, Value>) -> Result<String> {
+    async fn begin_ui_auth(
+        &self,
+        rq: &UiAuth<'_>,
+        body: &Map<String, Value>,
+        remember: Map<String, Value>,
+    ) -> Result<String> {
         let id = credentials::letters(24);
         let session = UiAuthSession {
             client: body.clone(),
@@ -154,11 +159,7 @@ impl Accounts {
             return Err(Error::missing_param("Missing UIA session"));
         }
         if let Some(held) = self.ui_auth_data(session, REGISTRATION_TOKEN).await? {
-            return if held == *token {
-                Ok(held)
-            } else {
-                Err(Error::invalid_param("Registration token has changed"))
-            };
+            return if held == *token { Ok(held) } else { Err(Error::invalid_param("Registration token has changed")) };
         }
         match self.cx.store.registration_token(token).await? {
             Some(found) if found.is_valid(self.cx.now_ms()) => {
@@ -172,7 +173,13 @@ impl Accounts {
 
     /// Completes a stage from outside the request (the fallback page), by the fields a request would have under
     /// `auth`. `client`: address of the client.
-    pub async fn complete_stage(&self, stage: &str, session: &str, field: Option<(&str, &str)>, client: &str) -> Result<()> {
+    pub async fn complete_stage(
+        &self,
+        stage: &str,
+        session: &str,
+        field: Option<(&str, &str)>,
+        client: &str,
+    ) -> Result<()> {
         let mut auth = Map::from_iter([("session".to_owned(), json!(session))]);
         auth.extend(field.map(|(name, value)| (name.to_owned(), json!(value))));
         let result = self.check_stage(stage, &auth, session, client).await?;
@@ -224,8 +231,9 @@ impl Accounts {
         can_skip: bool,
     ) -> Result<Proven> {
         let user = who.user_id.as_str();
-        let token_id =
-            who.access_token_id.ok_or_else(|| Error::forbidden("This needs an access token that belongs to a device"))?;
+        let token_id = who
+            .access_token_id
+            .ok_or_else(|| Error::forbidden("This needs an access token that belongs to a device"))?;
         let timeout = self.cx.config.auth.ui_auth_session_timeout_ms as i64;
         if can_skip && timeout > 0 {
             let last = self.cx.store.token_last_validated(token_id).await?;

@@ -98,9 +98,9 @@ impl Accounts {
             return Ok(());
         }
         let (rules, enabled) = self.cx.store.stored_push_rules(user_id).await?;
-        let wanted = rules.into_iter().filter(|r| {
-            enabled.get(&r.id).copied().unwrap_or(true) && r.conditions.iter().any(|c| names(c, old_room))
-        });
+        let wanted = rules
+            .into_iter()
+            .filter(|r| enabled.get(&r.id).copied().unwrap_or(true) && r.conditions.iter().any(|c| names(c, old_room)));
         for mut rule in wanted {
             for condition in rule.conditions.iter_mut().filter(|c| c["key"] == "room_id") {
                 condition["pattern"] = json!(new_room);

@@ -19,7 +19,9 @@ impl App {
             "m.receipt" => StreamGroup::Receipts,
             "m.presence" => StreamGroup::Presence,
             "m.direct_to_device" => StreamGroup::ToDevice,
-            "m.device_list_update" | "m.signing_key_update" | "org.matrix.signing_key_update" => StreamGroup::DeviceLists,
+            "m.device_list_update" | "m.signing_key_update" | "org.matrix.signing_key_update" => {
+                StreamGroup::DeviceLists
+            }
             _ => return Ok(()),
         };
         if self.cx.duties.writes(group) {
@@ -41,7 +43,9 @@ impl App {
                 ("m.direct_to_device", content @ Value::Object(_)) => {
                     self.devices.receive_to_device(origin.as_str(), &content).await
                 }
-                ("m.device_list_update", Value::Object(content)) => self.devices.take_device_update(origin, &content).await,
+                ("m.device_list_update", Value::Object(content)) => {
+                    self.devices.take_device_update(origin, &content).await
+                }
                 ("m.signing_key_update" | "org.matrix.signing_key_update", Value::Object(content)) => {
                     self.devices.take_signing_key_update(origin, &content).await
                 }
@@ -98,7 +102,8 @@ impl App {
         for (room_id, kinds) in content {
             let kinds = kinds.as_object();
             let senders = kinds.into_iter().flat_map(Map::values).filter_map(Value::as_object).flat_map(Map::keys);
-            let speakers = if own { HashSet::new() } else { self.speakers(origin, &room_id, senders.map(String::as_str)).await? };
+            let speakers =
+                if own { HashSet::new() } else { self.speakers(origin, &room_id, senders.map(String::as_str)).await? };
             for (kind, users) in kinds.into_iter().flatten() {
                 for (user_id, receipt) in users.as_object().into_iter().flatten() {
                     if !own && (kind != "m.read" || !speakers.contains(user_id.as_str())) {

@@ -4,9 +4,9 @@ use crate::App;
 use accounts::{Allow, Credentials};
 use fedclient::Turn;
 use http::{Access, Caller, On, Rate, Reply, Rq};
+use httpcrate::header;
 use replication::Phase;
 use slog::Logger;
-use httpcrate::header;
 use types::{Error, OwnedServerName, Requester, Result};
 
 impl App {

@@ -76,7 +76,18 @@ impl App {
         devices.spawn_tasks();
         let sync = Sync::start(cx.clone(), rooms.clone(), devices.clone());
         let store = cx.store.clone();
-        let app = Self(Arc::new(Inner { cx, store, fed, rooms, accounts, devices, sync, txns: Txns::default(), inbound: Inbound::default(), clients: OnceLock::new() }));
+        let app = Self(Arc::new(Inner {
+            cx,
+            store,
+            fed,
+            rooms,
+            accounts,
+            devices,
+            sync,
+            txns: Txns::default(),
+            inbound: Inbound::default(),
+            clients: OnceLock::new(),
+        }));
         app.join_bus();
         Ok(app)
     }

@@ -140,7 +140,9 @@ impl App {
                 self.accounts.carry_profile(<&UserId>::try_from(user_id)?).await
             }
             DELETE_DEVICE_MESSAGES => {
-                let text = |key: &str| task.params[key].as_str().ok_or_else(|| Error::internal(format!("params.{key}: no text")));
+                let text = |key: &str| {
+                    task.params[key].as_str().ok_or_else(|| Error::internal(format!("params.{key}: no text")))
+                };
                 let upto = task.params["up_to_stream_id"].as_i64();
                 let upto = upto.ok_or_else(|| Error::internal("params.up_to_stream_id: no number"))?;
                 self.store.delete_to_device_upto(text("user_id")?, text("device_id")?, upto).await

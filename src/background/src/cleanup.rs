@@ -19,10 +19,13 @@ pub async fn run(cx: Cx) {
             ("event_txn_id_device_id", store.delete_old_transaction_ids(now - DAY_MS).await),
             ("cache_invalidation_stream_by_instance", store.delete_old_cache_rows(now - 7 * DAY_MS).await),
             ("stream_ordering_to_exterm", store.delete_old_extremity_positions(now - DAY_MS).await),
-            ("user_ips", match users {
-                Some(before) => store.delete_old_user_ips(before).await,
-                None => Ok(0),
-            }),
+            (
+                "user_ips",
+                match users {
+                    Some(before) => store.delete_old_user_ips(before).await,
+                    None => Ok(0),
+                },
+            ),
         ];
         for (table, outcome) in outcomes {
             match outcome {

@@ -46,7 +46,9 @@ fn room(rq: &Rq) -> Result<Option<&str>> {
 fn check_settable(kind: &str) -> Result<()> {
     let refuse = |message: &'static str| Err(Error::client(405, "M_BAD_JSON", message));
     match kind {
-        "m.fully_read" => refuse("Cannot set m.fully_read through this API. Use /rooms/!roomId:server.name/read_markers"),
+        "m.fully_read" => {
+            refuse("Cannot set m.fully_read through this API. Use /rooms/!roomId:server.name/read_markers")
+        }
         "m.push_rules" => refuse("Cannot set m.push_rules through this API. Use /pushrules"),
         _ => Ok(()),
     }

@@ -21,8 +21,10 @@ pub fn routes() -> Vec<Route<App>> {
             .with_requester(Access::Admin, reset_password),
         admin("PUT", "SuspendAccountRestServlet", "/_synapse/admin/v1/suspend/{user_id}")
             .with_requester(Access::Admin, suspend),
-        admin("GET", "UserAdminServlet", "/_synapse/admin/v1/users/{user_id}/admin").with_requester(Access::Admin, is_admin),
-        admin("PUT", "UserAdminServlet", "/_synapse/admin/v1/users/{user_id}/admin").with_requester(Access::Admin, set_admin),
+        admin("GET", "UserAdminServlet", "/_synapse/admin/v1/users/{user_id}/admin")
+            .with_requester(Access::Admin, is_admin),
+        admin("PUT", "UserAdminServlet", "/_synapse/admin/v1/users/{user_id}/admin")
+            .with_requester(Access::Admin, set_admin),
         admin("POST", "UserTokenRestServlet", "/_synapse/admin/v1/users/{user_id}/login")
             .with_requester(Access::Admin, login_as),
         admin("GET", "WhoisRestServlet", "/_synapse/admin/v1/whois/{user_id}").user(whois),
@@ -246,8 +248,7 @@ async fn set_threepids(app: &App, user_id: &UserId, wanted: &[(String, String)])
     }
     let now = app.cx.now_ms();
     for (medium, address) in wanted.iter().filter(|(m, a)| !has.iter().any(|t| t.medium == *m && t.address == *a)) {
-        let new =
-            Threepid { medium: medium.clone(), address: address.clone(), validated_at: now, added_at: now };
+        let new = Threepid { medium: medium.clone(), address: address.clone(), validated_at: now, added_at: now };
         app.store.add_threepid(user_id.as_str(), &new).await?;
     }
     Ok(())
@@ -319,9 +320,7 @@ async fn whois(app: App, who: Requester, rq: Rq) -> Result<Value> {
     }
     target(&app, &rq, "whois")?;
     let seen = app.store.sightings(user_id.as_str(), 0).await?;
-    let connections: Vec<Value> = seen
-        .iter()
-        .map(|s| json!({"ip": s.ip, "last_seen": s.last_seen, "user_agent": s.user_agent}))
-        .collect();
+    let connections: Vec<Value> =
+        seen.iter().map(|s| json!({"ip": s.ip, "last_seen": s.last_seen, "user_agent": s.user_agent})).collect();
     Ok(json!({"user_id": user_id, "devices": {"": {"sessions": [{"connections": connections}]}}}))
 }

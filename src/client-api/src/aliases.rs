@@ -14,9 +14,13 @@ pub fn routes() -> Vec<Route<App>> {
         route("GET", servlet, alias).open(get),
         route("PUT", servlet, alias).user(put),
         route("DELETE", servlet, alias).user(delete),
-        route("GET", "RoomAliasListServlet", "/_matrix/client/(r0|v3|unstable/org.matrix.msc2432)/rooms/{room_id}/aliases")
-            .on(On::RoomRead)
-            .user(list),
+        route(
+            "GET",
+            "RoomAliasListServlet",
+            "/_matrix/client/(r0|v3|unstable/org.matrix.msc2432)/rooms/{room_id}/aliases",
+        )
+        .on(On::RoomRead)
+        .user(list),
     ]
 }
 

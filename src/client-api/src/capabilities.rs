@@ -19,8 +19,8 @@ pub fn routes() -> Vec<Route<App>> {
 
 /// Versions of the specification, oldest first.
 const VERSIONS: [&str; 23] = [
-    "r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5",
-    "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15",
+    "r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4",
+    "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15",
 ];
 
 /// Features that are on whatever is configured.
@@ -73,9 +73,11 @@ async fn versions(app: App, rq: Rq) -> Result<Reply> {
     let off = OFF.iter().map(|f| ((*f).to_owned(), Value::Bool(false)));
     let mut features: Map<String, Value> = on.chain(off).collect();
     let forced = &app.cx.config.rooms.encrypted_presets;
-    for (name, preset) in
-        [("public", Preset::PublicChat), ("private", Preset::PrivateChat), ("trusted_private", Preset::TrustedPrivateChat)]
-    {
+    for (name, preset) in [
+        ("public", Preset::PublicChat),
+        ("private", Preset::PrivateChat),
+        ("trusted_private", Preset::TrustedPrivateChat),
+    ] {
         features.insert(format!("io.element.e2ee_forced.{name}"), forced.contains(&preset).into());
     }
     let mut reply = Reply::json(&json!({"versions": VERSIONS, "unstable_features": features}))?;
@@ -93,14 +95,12 @@ async fn capabilities(app: App, _who: Requester, _rq: Rq) -> Result<Value> {
     let stable: Map<String, Value> = SUPPORTED.iter().map(|v| (v.to_string(), json!("stable"))).collect();
     let registration = &config.registration;
     let mut profile = json!({"enabled": true});
-    let refused: Vec<&str> = [
-        ("displayname", registration.enable_set_displayname),
-        ("avatar_url", registration.enable_set_avatar_url),
-    ]
-    .into_iter()
-    .filter(|(_, allowed)| !allowed)
-    .map(|(field, _)| field)
-    .collect();
+    let refused: Vec<&str> =
+        [("displayname", registration.enable_set_displayname), ("avatar_url", registration.enable_set_avatar_url)]
+            .into_iter()
+            .filter(|(_, allowed)| !allowed)
+            .map(|(field, _)| field)
+            .collect();
     if !refused.is_empty() {
         profile["disallowed"] = json!(refused);
     }

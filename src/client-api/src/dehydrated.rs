@@ -90,7 +90,6 @@ async fn post_events(app: App, who: Requester, rq: Rq) -> Result<Value> {
     check_enabled(&app)?;
     let From { next_batch } = rq.json()?;
     let from = next_batch.as_deref();
-    let found =
-        app.devices.dehydrated_events(who.user_id.as_str(), rq.arg("device_id")?, from, limit(&rq)?).await?;
+    let found = app.devices.dehydrated_events(who.user_id.as_str(), rq.arg("device_id")?, from, limit(&rq)?).await?;
     Ok(json!({"events": found.events, "next_batch": found.next_batch}))
 }

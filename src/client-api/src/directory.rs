@@ -31,7 +31,8 @@ pub fn routes() -> Vec<Route<App>> {
 fn other_server(app: &App, rq: &Rq) -> Result<Option<OwnedServerName>> {
     match rq.param("server") {
         Some(server) if server != app.cx.config.server.name.as_str() => {
-            let server = server.try_into().map_err(|_| Error::invalid_param(format!("Invalid server name: {server}")))?;
+            let server =
+                server.try_into().map_err(|_| Error::invalid_param(format!("Invalid server name: {server}")))?;
             Ok(Some(server))
         }
         _ => Ok(None),

@@ -42,7 +42,9 @@ async fn refuse_blocked(app: &App, room_id: &OwnedRoomId) -> Result<()> {
 
 async fn get_events(app: App, who: Requester, rq: Rq) -> Result<Value> {
     let room_id = match rq.param("room_id") {
-        Some(id) => Some(OwnedRoomId::try_from(id).map_err(|_| Error::invalid_param(format!("room_id is not a room id: {id:?}")))?),
+        Some(id) => Some(
+            OwnedRoomId::try_from(id).map_err(|_| Error::invalid_param(format!("room_id is not a room id: {id:?}")))?,
+        ),
         None if who.is_guest => return Err(Error::bad_request("Guest users must specify room_id param")),
         None => None,
     };

@@ -88,8 +88,8 @@ async fn upload(app: App, who: Requester, rq: Rq) -> Result<Value> {
     let body: Map<String, Value> = rq.json()?;
     let user_id = who.user_id.as_str();
     let device_id = who.device_id.as_deref();
-    let device_id = device_id
-        .ok_or_else(|| Error::bad_request("To upload keys, you must pass device_id when authenticating"))?;
+    let device_id =
+        device_id.ok_or_else(|| Error::bad_request("To upload keys, you must pass device_id when authenticating"))?;
     let keys = KeyUpload {
         device_keys: own_device_keys(&body, user_id, device_id)?,
         one_time_keys: named_keys(&body, "one_time_keys")?,
@@ -184,7 +184,8 @@ mod tests {
         let keys = |v: Value| named_keys(&object(json!({"one_time_keys": v})), "one_time_keys");
         assert!(keys(json!({"a:b": "x", "a:c": {"key": "x", "signatures": {}}})).is_ok_and(|k| k.len() == 2));
         assert!(keys(json!(null)).is_ok_and(|k| k.is_empty()));
-        for bad in [json!([]), json!({"ab": "x"}), json!({"a:b:c": "x"}), json!({"a:b": 1}), json!({"a:b": {"key": 1}})] {
+        for bad in [json!([]), json!({"ab": "x"}), json!({"a:b:c": "x"}), json!({"a:b": 1}), json!({"a:b": {"key": 1}})]
+        {
             assert_eq!(keys(bad).unwrap_err().errcode(), Some("M_BAD_JSON"));
         }
         assert_eq!(keys(json!({"a:b": {"key": "x"}})).unwrap_err().errcode(), Some("M_MISSING_PARAM"));

@@ -33,7 +33,9 @@ async fn flows(app: App, _: Rq) -> Result<Value> {
     if !providers.is_empty() {
         // The older name of single sign-on by CAS, which is the one way there is.
         flows.push(json!({"type": "m.login.cas"}));
-        flows.push(json!({"type": "m.login.sso", "identity_providers": providers.iter().map(provider).collect::<Vec<_>>()}));
+        flows.push(
+            json!({"type": "m.login.sso", "identity_providers": providers.iter().map(provider).collect::<Vec<_>>()}),
+        );
     }
     match (&auth.login_via_existing_session, providers.is_empty()) {
         (Some(_), _) => flows.push(json!({"type": "m.login.token", "get_login_token": true})),

@@ -23,9 +23,14 @@ pub fn routes() -> Vec<Route<App>> {
     vec![
         r("POST", join, "/_matrix/client/(api/v1|r0|v3|unstable)/join/{room_id}").guest(join_room),
         r("PUT", join, "/_matrix/client/(api/v1|r0|v3|unstable)/join/{room_id}/{txn_id}").guest(join_room_once),
-        r("POST", change, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)").guest(act),
-        r("PUT", change, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)/{txn_id}")
-            .guest(act_once),
+        r("POST", change, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)")
+            .guest(act),
+        r(
+            "PUT",
+            change,
+            "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/(join|invite|leave|ban|unban|kick)/{txn_id}",
+        )
+        .guest(act_once),
         r("POST", "KnockRoomAliasServlet", "/_matrix/client/(r0|v3|unstable)/knock/{room_id}").user(knock),
         f("POST", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/forget").user(forget),
         f("PUT", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/forget/{txn_id}").user(forget),

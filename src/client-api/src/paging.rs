@@ -32,7 +32,9 @@ fn token(rq: &Rq, name: &str) -> Result<Option<StreamToken>> {
     match rq.param(name) {
         // `END` is what clients of old gave for "from the end".
         None | Some("" | "END") => Ok(None),
-        Some(t) => StreamToken::parse(t).map(Some).map_err(|_| Error::bad_request(format!("'{name}' parameter is invalid"))),
+        Some(t) => {
+            StreamToken::parse(t).map(Some).map_err(|_| Error::bad_request(format!("'{name}' parameter is invalid")))
+        }
     }
 }
 

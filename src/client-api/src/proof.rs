@@ -9,13 +9,7 @@ use types::{Requester, Result};
 /// What interactive authentication needs to know of a request. `description`: what is being done, for people.
 pub fn ui_auth<'a>(rq: &'a Rq, description: &'a str) -> UiAuth<'a> {
     let uri = if rq.raw_query.is_empty() { rq.path.clone() } else { format!("{}?{}", rq.path, rq.raw_query) };
-    UiAuth {
-        uri,
-        method: rq.method.as_str(),
-        ip: address(rq),
-        user_agent: rq.user_agent(),
-        description,
-    }
+    UiAuth { uri, method: rq.method.as_str(), ip: address(rq), user_agent: rq.user_agent(), description }
 }
 
 /// The client's address as text; empty if it is not known.

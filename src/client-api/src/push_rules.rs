@@ -106,8 +106,8 @@ fn actions(body: &Value) -> Result<&Vec<Value>> {
     let actions = body.get("actions").and_then(Value::as_array);
     let actions = actions.ok_or_else(|| Error::bad_request("actions: must be an array"))?;
     for action in actions {
-        let known = matches!(action.as_str(), Some("notify" | "dont_notify" | "coalesce"))
-            || action.get("set_tweak").is_some();
+        let known =
+            matches!(action.as_str(), Some("notify" | "dont_notify" | "coalesce")) || action.get("set_tweak").is_some();
         if !known {
             return Err(Error::bad_request(format!("Unrecognised action {action}")));
         }

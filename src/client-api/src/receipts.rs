@@ -45,7 +45,11 @@ async fn post(app: App, who: Requester, rq: Rq) -> Result<()> {
         }
     }
     app.sync.bump_active(who.user_id.as_str(), who.device_id.as_deref()).await;
-    if kind == FULLY_READ { marker(&app, &who, &room_id, &event_id).await } else { receipt(&app, &who, &room_id, kind, &event_id, thread).await }
+    if kind == FULLY_READ {
+        marker(&app, &who, &room_id, &event_id).await
+    } else {
+        receipt(&app, &who, &room_id, kind, &event_id, thread).await
+    }
 }
 
 async fn post_markers(app: App, who: Requester, rq: Rq) -> Result<()> {

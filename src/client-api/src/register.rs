@@ -111,8 +111,7 @@ async fn guest(app: &App, rq: &Rq, body: &Map<String, Value>) -> Result<Value> {
     let new = Registration { make_guest: true, address: Some(address(rq)), ..Registration::default() };
     let user_id = app.accounts.register(new).await?;
     let name = body.get("initial_device_display_name").and_then(Value::as_str);
-    let new =
-        NewSession { is_guest: true, initial_display_name: name.map(str::to_owned), ..NewSession::default() };
+    let new = NewSession { is_guest: true, initial_display_name: name.map(str::to_owned), ..NewSession::default() };
     let session = app.accounts.open_session(&user_id, new).await?;
     Ok(Value::Object(session_body(app, &user_id, &session)))
 }

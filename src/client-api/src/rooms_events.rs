@@ -17,13 +17,25 @@ pub fn routes() -> Vec<Route<App>> {
     let r = |name, path| route("GET", name, path).on(On::RoomRead);
     vec![
         r("RoomEventServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/event/{event_id}").guest(event),
-        r("RoomEventContextServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/context/{event_id}").guest(context),
-        r("RoomMessageListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/messages").guest(messages),
-        r("RelationPaginationServlet", "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}").guest(relations),
-        r("RelationPaginationServlet", "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}/{relation_type}").guest(relations),
-        r("RelationPaginationServlet", "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}/{relation_type}/{event_type}").guest(relations),
+        r("RoomEventContextServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/context/{event_id}")
+            .guest(context),
+        r("RoomMessageListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/messages")
+            .guest(messages),
+        r("RelationPaginationServlet", "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}")
+            .guest(relations),
+        r(
+            "RelationPaginationServlet",
+            "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}/{relation_type}",
+        )
+        .guest(relations),
+        r(
+            "RelationPaginationServlet",
+            "/_matrix/client/(v1|unstable)/rooms/{room_id}/relations/{parent_id}/{relation_type}/{event_type}",
+        )
+        .guest(relations),
         r("ThreadsServlet", "/_matrix/client/v1/rooms/{room_id}/threads").user(threads),
-        r("TimestampLookupRestServlet", "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event").user(timestamp_to_event),
+        r("TimestampLookupRestServlet", "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event")
+            .user(timestamp_to_event),
     ]
 }
 
@@ -59,8 +71,8 @@ async fn messages(app: App, who: Requester, rq: Rq) -> Result<Json<Messages>> {
 
 async fn relations(app: App, who: Requester, rq: Rq) -> Result<Json<RelationsPage>> {
     let parent = paging::event_id(&rq, "parent_id")?;
-    let recurse = rq.bool_param("recurse")?.unwrap_or(false)
-        || rq.bool_param("org.matrix.msc3981.recurse")?.unwrap_or(false);
+    let recurse =
+        rq.bool_param("recurse")?.unwrap_or(false) || rq.bool_param("org.matrix.msc3981.recurse")?.unwrap_or(false);
     let wanted = Relations {
         parent: &parent,
         rel_type: rq.arg_opt("relation_type"),
@@ -76,7 +88,9 @@ async fn threads(app: App, who: Requester, rq: Rq) -> Result<Json<ThreadsPage>> 
     let participated = match rq.param("include") {
         None | Some("all") => false,
         Some("participated") => true,
-        Some(_) => return Err(Error::invalid_param("Query parameter 'include' must be one of ['all', 'participated']")),
+        Some(_) => {
+            return Err(Error::invalid_param("Query parameter 'include' must be one of ['all', 'participated']"));
+        }
     };
     let bad = || Error::bad_request("Invalid threads token");
     let from = match rq.param("from") {

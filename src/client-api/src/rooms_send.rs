@@ -17,11 +17,15 @@ pub fn routes() -> Vec<Route<App>> {
     let r = |method, name, path| route(method, name, path).on(On::RoomShard).limit(Rate::Message);
     let (send, state, redact) = ("RoomSendEventRestServlet", "RoomStateEventRestServlet", "RoomRedactEventRestServlet");
     vec![
-        r("PUT", send, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/send/{event_type}/{txn_id}").guest(message),
+        r("PUT", send, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/send/{event_type}/{txn_id}")
+            .guest(message),
         r("POST", send, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/send/{event_type}").guest(message),
-        r("PUT", state, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}(|/)").guest(put_state),
-        r("PUT", state, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}/{state_key}").guest(put_state),
-        r("PUT", redact, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/redact/{event_id}/{txn_id}").user(redaction),
+        r("PUT", state, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}(|/)")
+            .guest(put_state),
+        r("PUT", state, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}/{state_key}")
+            .guest(put_state),
+        r("PUT", redact, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/redact/{event_id}/{txn_id}")
+            .user(redaction),
         r("POST", redact, "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/redact/{event_id}").user(redaction),
     ]
 }
@@ -106,7 +110,8 @@ async fn put_member(app: App, who: Requester, rq: &Rq, key: &str, content: Map<S
         return Err(Error::bad_request("Invalid membership (must be a string)"));
     };
     let action = Action::named(membership).ok_or_else(|| Error::bad_request("Invalid membership key"))?;
-    let target = OwnedUserId::try_from(key).map_err(|_| Error::invalid_param(format!("state_key is not a user id: {key:?}")))?;
+    let target =
+        OwnedUserId::try_from(key).map_err(|_| Error::invalid_param(format!("state_key is not a user id: {key:?}")))?;
     let mut change = Change::new(target, action).content(content);
     change.origin_server_ts = timestamp(&who, rq)?;
     match membership::change(&app, &who, &rq.room_id()?, change).await? {

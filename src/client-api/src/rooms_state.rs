@@ -14,11 +14,23 @@ pub fn routes() -> Vec<Route<App>> {
     let r = |name, path| route("GET", name, path).on(On::RoomRead);
     vec![
         r("RoomStateRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state").guest(state),
-        r("RoomStateEventRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}(|/)").guest(event),
-        r("RoomStateEventRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}/{state_key}").guest(event),
-        r("RoomMemberListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/members").guest(members),
-        r("JoinedRoomMemberListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/joined_members").user(joined_members),
-        r("JoinedRoomsRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/joined_rooms").on(On::Any).guest(joined_rooms),
+        r(
+            "RoomStateEventRestServlet",
+            "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}(|/)",
+        )
+        .guest(event),
+        r(
+            "RoomStateEventRestServlet",
+            "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/state/{event_type}/{state_key}",
+        )
+        .guest(event),
+        r("RoomMemberListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/members")
+            .guest(members),
+        r("JoinedRoomMemberListRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/rooms/{room_id}/joined_members")
+            .user(joined_members),
+        r("JoinedRoomsRestServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/joined_rooms")
+            .on(On::Any)
+            .guest(joined_rooms),
     ]
 }
 

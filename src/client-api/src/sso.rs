@@ -9,7 +9,8 @@ use types::{Error, Result};
 
 pub fn routes() -> Vec<Route<App>> {
     vec![
-        route("GET", "SsoRedirectServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/login/(cas|sso)/redirect").open(redirect),
+        route("GET", "SsoRedirectServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/login/(cas|sso)/redirect")
+            .open(redirect),
         route("GET", "SsoRedirectServlet", "/_matrix/client/(r0|v3)/login/sso/redirect/{idp_id}").open(redirect),
         route("GET", "CasTicketServlet", "/_matrix/client/(api/v1|r0|v3|unstable)/login/cas/ticket").open(ticket),
     ]

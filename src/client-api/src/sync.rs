@@ -33,14 +33,8 @@ async fn get(app: App, who: Requester, rq: Rq) -> Result<Json<Answer>> {
     let set_presence = if app.accounts.limit_user(limiter, &who).await.is_ok() { set_presence } else { "offline" };
     let user = who.user_id.to_string();
     let _syncing = app.sync.user_syncing(&user, who.device_id.as_deref(), set_presence).await;
-    let request = Request {
-        who,
-        filter,
-        since,
-        full_state,
-        timeout: Duration::from_millis(timeout as u64),
-        use_state_after,
-    };
+    let request =
+        Request { who, filter, since, full_state, timeout: Duration::from_millis(timeout as u64), use_state_after };
     Ok(Json(app.sync.sync(request).await?))
 }
 

@@ -16,7 +16,9 @@ pub fn routes() -> Vec<Route<App>> {
     all.extend([
         route("GET", "ThreepidRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid").user(list),
         route("POST", "ThreepidRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid").user(add_old),
-        route("POST", "ThreepidAddRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/add").on(On::Main).user(add),
+        route("POST", "ThreepidAddRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/add")
+            .on(On::Main)
+            .user(add),
         route("POST", "ThreepidBindRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/bind")
             .on(On::Main)
             .user(bind),
@@ -45,8 +47,11 @@ fn requests() -> Vec<Route<App>> {
         .open(reset_email),
         ask("EmailThreepidRequestTokenRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/email/requestToken")
             .open(add_email),
-        ask("MsisdnThreepidRequestTokenRestServlet", "/_matrix/client/(r0|v3|unstable)/account/3pid/msisdn/requestToken")
-            .open(add_msisdn),
+        ask(
+            "MsisdnThreepidRequestTokenRestServlet",
+            "/_matrix/client/(r0|v3|unstable)/account/3pid/msisdn/requestToken",
+        )
+        .open(add_msisdn),
         route("GET", "RegistrationSubmitTokenServlet", "/_matrix/client/unstable/registration/{medium}/submit_token")
             .on(On::Main)
             .open(submit_registration),

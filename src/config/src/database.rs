@@ -85,9 +85,33 @@ const SSL_MODES: &[(&str, SslMode)] = &[
 
 /// Keys of `args` that are understood or that can be ignored without harm.
 const KNOWN_ARGS: &[&str] = &[
-    "host", "hostaddr", "port", "user", "password", "passfile", "database", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey",
-    "application_name", "options", "connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "keepalives",
-    "cp_min", "cp_max", "cp_reconnect", "cp_noisy", "cp_good_sql", "cp_name", "client_encoding", "target_session_attrs",
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "password",
+    "passfile",
+    "database",
+    "dbname",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "application_name",
+    "options",
+    "connect_timeout",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "keepalives",
+    "cp_min",
+    "cp_max",
+    "cp_reconnect",
+    "cp_noisy",
+    "cp_good_sql",
+    "cp_name",
+    "client_encoding",
+    "target_session_attrs",
     "tcp_user_timeout",
 ];
 
@@ -114,7 +138,8 @@ pub(crate) fn read(root: &Section<'_>) -> Option<Database> {
 
 /// Synapse can spread its stores over several databases; here they must be one and the same.
 fn read_several(root: &Section<'_>) -> Option<Database> {
-    let mut all: Vec<Database> = root.named_maps("databases").iter().filter_map(|(_, section)| read_one(section)).collect();
+    let mut all: Vec<Database> =
+        root.named_maps("databases").iter().filter_map(|(_, section)| read_one(section)).collect();
     let first = if all.is_empty() { return None } else { all.remove(0) };
     let place = |d: &Database| (d.host.clone(), d.hostaddr.clone(), d.port, d.dbname.clone());
     if all.iter().any(|other| place(other) != place(&first)) {

@@ -44,8 +44,10 @@ impl Duties {
         let workers = &config.workers;
         let is_main = instance == MAIN;
         let names_me = |name: &Option<String>| name.as_deref() == Some(instance);
-        let writes: Vec<StreamGroup> =
-            StreamGroup::ALL.into_iter().filter(|g| config.owners().writers(*g).iter().any(|w| w == instance)).collect();
+        let writes: Vec<StreamGroup> = StreamGroup::ALL
+            .into_iter()
+            .filter(|g| config.owners().writers(*g).iter().any(|w| w == instance))
+            .collect();
         let events = config.owners().writers(StreamGroup::Events);
         Duties {
             instance: instance.to_owned(),

@@ -77,14 +77,18 @@ const TEMPLATES: &[(&str, &str)] = &[
 
 pub(crate) fn read(root: &Section<'_>) -> Option<Email> {
     if root.flag("trust_identity_server_for_password_resets", false) {
-        root.error("trust_identity_server_for_password_resets", "no longer supported; allowed: a mail server under the key email");
+        root.error(
+            "trust_identity_server_for_password_resets",
+            "no longer supported; allowed: a mail server under the key email",
+        );
     }
     let section = root.child("email");
     if section.map.is_empty() {
         return None;
     }
     let Some(from) = section.nonempty("notif_from") else {
-        section.error("notif_from", "missing; allowed: the sender's address, such as \"%(app)s <noreply@example.com>\"");
+        section
+            .error("notif_from", "missing; allowed: the sender's address, such as \"%(app)s <noreply@example.com>\"");
         return None;
     };
     let tls = tls(&section);

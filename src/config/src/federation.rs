@@ -66,7 +66,9 @@ pub struct Tls {
 impl Tls {
     /// Whether the certificate of this server has to be valid.
     pub fn must_verify(&self, host: &str) -> bool {
-        self.verify_certificates && !self.insecure && !self.verification_whitelist.iter().any(|glob| glob.is_match(host))
+        self.verify_certificates
+            && !self.insecure
+            && !self.verification_whitelist.iter().any(|glob| glob.is_match(host))
     }
 }
 
@@ -86,7 +88,9 @@ pub(crate) fn read(root: &Section<'_>) -> Federation {
         destination_min_retry_interval_ms: section.duration_or("destination_min_retry_interval", 600_000),
         destination_retry_multiplier: section.count("destination_retry_multiplier", 2),
         // The column is a bigint.
-        destination_max_retry_interval_ms: section.duration_or("destination_max_retry_interval", 7 * 86_400_000).min(1 << 62),
+        destination_max_retry_interval_ms: section
+            .duration_or("destination_max_retry_interval", 7 * 86_400_000)
+            .min(1 << 62),
     }
 }
 
@@ -100,8 +104,9 @@ pub(crate) fn read_tls(root: &Section<'_>, any_tls_listener: bool) -> Tls {
             }
         }
     }
-    let custom_ca: Option<Vec<PathBuf>> =
-        root.some("federation_custom_ca_list").map(|_| root.strings("federation_custom_ca_list").into_iter().map(PathBuf::from).collect());
+    let custom_ca: Option<Vec<PathBuf>> = root
+        .some("federation_custom_ca_list")
+        .map(|_| root.strings("federation_custom_ca_list").into_iter().map(PathBuf::from).collect());
     if custom_ca.as_ref().is_some_and(Vec::is_empty) {
         root.error("federation_custom_ca_list", "an empty list; allowed: PEM files, or no such key");
     }
@@ -114,7 +119,11 @@ pub(crate) fn read_tls(root: &Section<'_>, any_tls_listener: bool) -> Tls {
         certificate,
         private_key,
         verify_certificates: root.flag("federation_verify_certificates", true),
-        verification_whitelist: root.strings("federation_certificate_verification_whitelist").iter().filter_map(|g| glob(g)).collect(),
+        verification_whitelist: root
+            .strings("federation_certificate_verification_whitelist")
+            .iter()
+            .filter_map(|g| glob(g))
+            .collect(),
         minimum_version: minimum_version(root),
         custom_ca,
         insecure: root.flag("use_insecure_ssl_client_just_for_testing_do_not_use", false),

@@ -84,7 +84,10 @@ pub fn homeserver_yaml(new: &NewConfig<'_>) -> String {
 /// A log configuration that writes text to one file, or to standard error.
 pub fn log_config(file: Option<&Path>) -> String {
     let handler = match file {
-        Some(path) => format!("    class: logging.handlers.TimedRotatingFileHandler\n    filename: {}\n    when: midnight\n    backupCount: 3\n    encoding: utf8\n", path.display()),
+        Some(path) => format!(
+            "    class: logging.handlers.TimedRotatingFileHandler\n    filename: {}\n    when: midnight\n    backupCount: 3\n    encoding: utf8\n",
+            path.display()
+        ),
         None => "    class: logging.StreamHandler\n".to_owned(),
     };
     format!(
@@ -173,7 +176,14 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("plexus-generate-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("folder");
         let server_name = ruma::server_name!("example.com:8448");
-        let new = NewConfig { server_name, config_dir: &dir, data_dir: &dir, report_stats: false, open_private_ports: false, enable_metrics: true };
+        let new = NewConfig {
+            server_name,
+            config_dir: &dir,
+            data_dir: &dir,
+            report_stats: false,
+            open_private_ports: false,
+            enable_metrics: true,
+        };
         let path = dir.join("homeserver.yaml");
         assert!(write_new(&path, &homeserver_yaml(&new), 0o640).expect("write"));
         assert!(!write_new(&path, "", 0o640).expect("second write"));

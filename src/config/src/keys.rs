@@ -141,7 +141,12 @@ pub(crate) fn key_path(root: &Section<'_>, folder: &std::path::Path, server_name
     root.file("signing_key_path").unwrap_or_else(|| folder.join(format!("{server_name}.signing.key")))
 }
 
-pub(crate) fn read(root: &Section<'_>, folder: &std::path::Path, server_name: &str, registration_secret: Option<&Secret>) -> Keys {
+pub(crate) fn read(
+    root: &Section<'_>,
+    folder: &std::path::Path,
+    server_name: &str,
+    registration_secret: Option<&Secret>,
+) -> Keys {
     let signing = if root.has("signing_key") {
         let line = root.string("signing_key").unwrap_or_default();
         match SigningKey::parse(&line) {

@@ -33,7 +33,9 @@ fn walk(root: &Section<'_>, map: &Map, pattern: &str, path: &str, known: &[&str]
             continue;
         }
         match nearest(key, &names) {
-            Some(near) => root.log.warn(Some(node.at), &written, format_args!("unknown key, ignored; did you mean {near}?")),
+            Some(near) => {
+                root.log.warn(Some(node.at), &written, format_args!("unknown key, ignored; did you mean {near}?"))
+            }
             None => root.log.warn(Some(node.at), &written, "unknown key, ignored"),
         }
     }

@@ -172,7 +172,12 @@ pub(crate) fn read(root: &Section<'_>, is_worker: bool) -> Vec<Listener> {
     if let Some(port) = root.port("metrics_port").filter(|p| *p != 0) {
         root.warn("metrics_port", "outdated; use a listener of type metrics");
         let address = root.string_or("metrics_bind_host", "127.0.0.1");
-        listeners.push(http(port, address, false, vec![ResourceGroup { names: vec![Resource::Metrics], compress: false }]));
+        listeners.push(http(
+            port,
+            address,
+            false,
+            vec![ResourceGroup { names: vec![Resource::Metrics], compress: false }],
+        ));
     }
     listeners
 }
@@ -215,7 +220,10 @@ fn read_one(section: &Section<'_>) -> Option<Listener> {
     if let Some(Node { value: Value::Str(s), .. }) = section.some("type")
         && s == "replication"
     {
-        section.error("type", "direct TCP replication is gone; use redis and a resource named replication on an http listener");
+        section.error(
+            "type",
+            "direct TCP replication is gone; use redis and a resource named replication on an http listener",
+        );
         return None;
     }
     if !section.has("type") {
@@ -238,7 +246,11 @@ fn read_one(section: &Section<'_>) -> Option<Listener> {
         x_forwarded: section.flag("x_forwarded", is_unix),
         tag: section.string("tag"),
         request_id_header: section.string("request_id_header"),
-        resources: if kind == ListenerKind::Http { section.maps("resources").iter().map(read_group).collect() } else { Vec::new() },
+        resources: if kind == ListenerKind::Http {
+            section.maps("resources").iter().map(read_group).collect()
+        } else {
+            Vec::new()
+        },
     })
 }
 
@@ -261,7 +273,8 @@ fn read_bind(section: &Section<'_>, kind: Option<ListenerKind>) -> Option<Bind> 
             addresses.extend(section.nonempty("bind_address"));
             if addresses.is_empty() {
                 // The metrics listener of Synapse is IPv4 only.
-                addresses = if kind == Some(ListenerKind::Metrics) { vec!["0.0.0.0".into()] } else { default_addresses() };
+                addresses =
+                    if kind == Some(ListenerKind::Metrics) { vec!["0.0.0.0".into()] } else { default_addresses() };
             }
             Some(Bind::Tcp { port, addresses, tls: section.flag("tls", false) })
         }

@@ -156,11 +156,14 @@ fn output(root: &Section<'_>, handlers: &Section<'_>, name: &str, depth: u8) -> 
     let class = handler.string_or("class", "");
     let target = match handler.file("filename") {
         Some(path) => Target::File(path),
-        None if class.contains("StreamHandler") && handler.string_or("stream", "") == "ext://sys.stdout" => Target::Stdout,
+        None if class.contains("StreamHandler") && handler.string_or("stream", "") == "ext://sys.stdout" => {
+            Target::Stdout
+        }
         None => Target::Stderr,
     };
     let formatter = handler.nonempty("formatter").map(|name| root.child("formatters").child(&name));
-    let json = formatter.is_some_and(|f| ["class", "()"].iter().any(|key| f.string_or(key, "").contains("JsonFormatter")));
+    let json =
+        formatter.is_some_and(|f| ["class", "()"].iter().any(|key| f.string_or(key, "").contains("JsonFormatter")));
     Some(Output { target, json, level: level(&handler, Level::Debug) })
 }
 
@@ -181,7 +184,10 @@ mod tests {
         let logging = read(
             "version: 1\nformatters: {precise: {format: '%(message)s'}}\nhandlers:\n  file: {class: logging.handlers.TimedRotatingFileHandler, formatter: precise, filename: /x/homeserver.log}\n  buffer: {class: synapse.logging.handlers.PeriodicallyFlushingMemoryHandler, target: file, capacity: 10}\n  console: {class: logging.StreamHandler, formatter: precise}\nloggers: {synapse.storage.SQL: {level: INFO}}\nroot: {level: INFO, handlers: [buffer]}\ndisable_existing_loggers: false\n",
         );
-        assert_eq!(logging.outputs, [Output { target: Target::File("/x/homeserver.log".into()), json: false, level: Level::Debug }]);
+        assert_eq!(
+            logging.outputs,
+            [Output { target: Target::File("/x/homeserver.log".into()), json: false, level: Level::Debug }]
+        );
         assert_eq!(logging.level, Level::Info);
         assert_eq!(logging.loggers.get("synapse.storage.SQL"), Some(&Level::Info));
     }

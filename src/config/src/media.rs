@@ -128,8 +128,11 @@ fn upload_limit(section: &Section<'_>) -> Option<UploadLimit> {
     })
 }
 
-const FILE_PROVIDERS: &[&str] =
-    &["file_system", "synapse.rest.media.v1.storage_provider", "synapse.media.storage_provider.FileStorageProviderBackend"];
+const FILE_PROVIDERS: &[&str] = &[
+    "file_system",
+    "synapse.rest.media.v1.storage_provider",
+    "synapse.media.storage_provider.FileStorageProviderBackend",
+];
 
 fn providers(root: &Section<'_>) -> Vec<StorageProvider> {
     let mut all = Vec::new();
@@ -152,7 +155,10 @@ fn providers(root: &Section<'_>) -> Vec<StorageProvider> {
     }
     if let Some(directory) = root.file("backup_media_store_path") {
         if !all.is_empty() {
-            root.error("backup_media_store_path", "can't be set together with media_storage_providers; allowed: only the latter");
+            root.error(
+                "backup_media_store_path",
+                "can't be set together with media_storage_providers; allowed: only the latter",
+            );
         }
         let store_synchronous = root.flag("synchronous_backup_media_store", false);
         all.push(StorageProvider { directory, store_local: true, store_remote: true, store_synchronous });
@@ -174,7 +180,9 @@ fn thumbnails(root: &Section<'_>) -> Vec<ThumbnailSize> {
             }
         }
         let side = |key| section.int(key, 1, 16_384).map(|n| n as u32);
-        if let (Some(width), Some(height), Some(crop)) = (side("width"), side("height"), section.word("method", &[("crop", true), ("scale", false)])) {
+        if let (Some(width), Some(height), Some(crop)) =
+            (side("width"), side("height"), section.word("method", &[("crop", true), ("scale", false)]))
+        {
             sizes.push(ThumbnailSize { width, height, crop });
         }
     }
@@ -193,7 +201,18 @@ fn url_preview(root: &Section<'_>) -> Option<UrlPreview> {
     let url_blacklist = root
         .maps("url_preview_url_blacklist")
         .iter()
-        .map(|entry| entry.map.iter().filter_map(|(part, _)| Some((part.to_owned(), entry.string(part).or_else(|| entry.int(part, 0, 65535).map(|p| p.to_string()))?))).collect())
+        .map(|entry| {
+            entry
+                .map
+                .iter()
+                .filter_map(|(part, _)| {
+                    Some((
+                        part.to_owned(),
+                        entry.string(part).or_else(|| entry.int(part, 0, 65535).map(|p| p.to_string()))?,
+                    ))
+                })
+                .collect()
+        })
         .collect();
     let languages = root.strings("url_preview_accept_language");
     Some(UrlPreview {

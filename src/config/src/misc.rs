@@ -51,7 +51,10 @@ impl Caches {
 
 /// Cache names are compared in lower case and without stars and the like (nor zeros, as in Synapse).
 fn canonical(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '1'..='9')).map(|c| c.to_ascii_lowercase()).collect()
+    name.chars()
+        .filter(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '1'..='9'))
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 pub(crate) fn read_caches(root: &Section<'_>) -> Caches {
@@ -65,7 +68,8 @@ pub(crate) fn read_caches(root: &Section<'_>) -> Caches {
             per_cache_factors.insert(canonical(cache), factor);
         }
     }
-    let mut entry_ttl_ms = section.flag("expire_caches", true).then(|| section.duration_or("cache_entry_ttl", 1_800_000));
+    let mut entry_ttl_ms =
+        section.flag("expire_caches", true).then(|| section.duration_or("cache_entry_ttl", 1_800_000));
     if let Some(ms) = section.duration("expiry_time").filter(|ms| *ms > 0) {
         section.warn("expiry_time", "outdated; use expire_caches and cache_entry_ttl");
         entry_ttl_ms = Some(ms);
@@ -235,7 +239,10 @@ pub struct Operations {
 
 pub(crate) fn read_operations(root: &Section<'_>) -> Operations {
     if !root.has("report_stats") {
-        root.error("report_stats", "missing; allowed: true or false (Synapse asks for the key; nothing is ever reported)");
+        root.error(
+            "report_stats",
+            "missing; allowed: true or false (Synapse asks for the key; nothing is ever reported)",
+        );
     }
     let updates = root.child("background_updates");
     let enable_metrics = root.flag("enable_metrics", false);

@@ -83,7 +83,8 @@ fn message(root: &Section<'_>) -> RateLimit {
 }
 
 fn federation(root: &Section<'_>) -> FederationRateLimit {
-    let (section, prefix) = if root.has("rc_federation") { (root.child("rc_federation"), "") } else { (root.clone(), "federation_rc_") };
+    let (section, prefix) =
+        if root.has("rc_federation") { (root.child("rc_federation"), "") } else { (root.clone(), "federation_rc_") };
     let get = |key: &str, default| section.count(&format!("{prefix}{key}"), default);
     FederationRateLimit {
         window_size_ms: get("window_size", 1000),

@@ -146,7 +146,9 @@ impl<'a> Section<'a> {
             let path = format!("{}[{i}]", self.key(key));
             match &node.value {
                 Value::Map(map) => sections.push(Section { log: self.log, map, path, at: Some(node.at) }),
-                other => self.log.error(Some(node.at), &path, format!("found {}; allowed: a mapping", other.describe())),
+                other => {
+                    self.log.error(Some(node.at), &path, format!("found {}; allowed: a mapping", other.describe()))
+                }
             }
         }
         sections
@@ -158,7 +160,9 @@ impl<'a> Section<'a> {
         let mut sections = Vec::new();
         for (name, node) in parent.map.iter() {
             match &node.value {
-                Value::Map(map) => sections.push((name, Section { log: self.log, map, path: parent.key(name), at: Some(node.at) })),
+                Value::Map(map) => {
+                    sections.push((name, Section { log: self.log, map, path: parent.key(name), at: Some(node.at) }))
+                }
                 other => parent.error(name, format!("found {}; allowed: a mapping", other.describe())),
             }
         }
@@ -172,8 +176,13 @@ impl<'a> Section<'a> {
             None => default,
             Some(node) => {
                 match &node.value {
-                    Value::Str(s) if matches!(s.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0" | "n" | "f") => {
-                        self.warn(key, format_args!("the string {s:?} counts as true (as in Synapse); write false without quotes"));
+                    Value::Str(s)
+                        if matches!(s.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0" | "n" | "f") =>
+                    {
+                        self.warn(
+                            key,
+                            format_args!("the string {s:?} counts as true (as in Synapse); write false without quotes"),
+                        );
                     }
                     Value::List(_) | Value::Map(_) => self.wrong(key, node, "true or false"),
                     _ => {}
@@ -196,7 +205,9 @@ impl<'a> Section<'a> {
             Value::Int(0) => false,
             Value::Int(1) => true,
             Value::Str(s) if matches!(s.to_ascii_lowercase().as_str(), "y" | "yes" | "t" | "true" | "on" | "1") => true,
-            Value::Str(s) if matches!(s.to_ascii_lowercase().as_str(), "n" | "no" | "f" | "false" | "off" | "0") => false,
+            Value::Str(s) if matches!(s.to_ascii_lowercase().as_str(), "n" | "no" | "f" | "false" | "off" | "0") => {
+                false
+            }
             _ => {
                 self.wrong(key, node, "true or false");
                 default
@@ -334,7 +345,10 @@ impl<'a> Section<'a> {
     pub fn secret_at(&self, key: &str, path_key: &str) -> Option<Secret> {
         let inline = self.string(key);
         if self.log.refuse_inline_secrets && inline.as_deref().is_some_and(|s| !s.is_empty()) {
-            self.error(key, format!("secrets in the configuration are switched off; put it in a file and name it with {path_key}"));
+            self.error(
+                key,
+                format!("secrets in the configuration are switched off; put it in a file and name it with {path_key}"),
+            );
         }
         let Some(path) = self.file(path_key) else { return inline.map(Secret::new) };
         if inline.is_some_and(|s| !s.is_empty()) {
@@ -344,7 +358,10 @@ impl<'a> Section<'a> {
         match std::fs::read_to_string(&path) {
             Ok(text) => Some(Secret::new(text.trim())),
             Err(e) => {
-                self.error(path_key, format!("can't read {path:?}: {e}; allowed: a readable file that holds the secret"));
+                self.error(
+                    path_key,
+                    format!("can't read {path:?}: {e}; allowed: a readable file that holds the secret"),
+                );
                 None
             }
         }
@@ -424,12 +441,29 @@ mod tests {
     #[test]
     fn durations_and_sizes() {
         let s = |text: &str| Value::Str(text.into());
-        for (value, ms) in [(s("5m"), Some(300_000)), (s("1y"), Some(31_536_000_000)), (s("250"), Some(250)), (Value::Int(7), Some(7)),
-            (s("1.5h"), None), (s("h"), None), (s(""), None), (Value::Bool(true), None), (s("5 x"), None), (Value::Int(-1), None), (s("5ä"), None)]
-        {
+        for (value, ms) in [
+            (s("5m"), Some(300_000)),
+            (s("1y"), Some(31_536_000_000)),
+            (s("250"), Some(250)),
+            (Value::Int(7), Some(7)),
+            (s("1.5h"), None),
+            (s("h"), None),
+            (s(""), None),
+            (Value::Bool(true), None),
+            (s("5 x"), None),
+            (Value::Int(-1), None),
+            (s("5ä"), None),
+        ] {
             assert_eq!(duration_ms(&value), ms, "{value:?}");
         }
-        for (value, bytes) in [(s("50M"), Some(52_428_800)), (s("10K"), Some(10_240)), (s("12"), Some(12)), (s("5m"), None), (s("9999999T"), Some(9_999_999 << 40)), (s("99999999T"), None)] {
+        for (value, bytes) in [
+            (s("50M"), Some(52_428_800)),
+            (s("10K"), Some(10_240)),
+            (s("12"), Some(12)),
+            (s("5m"), None),
+            (s("9999999T"), Some(9_999_999 << 40)),
+            (s("99999999T"), None),
+        ] {
             assert_eq!(size_bytes(&value), bytes, "{value:?}");
         }
     }

@@ -88,8 +88,11 @@ pub enum Preset {
 }
 
 /// The presets by name.
-pub(crate) const PRESETS: &[(&str, Preset)] =
-    &[("public_chat", Preset::PublicChat), ("private_chat", Preset::PrivateChat), ("trusted_private_chat", Preset::TrustedPrivateChat)];
+pub(crate) const PRESETS: &[(&str, Preset)] = &[
+    ("public_chat", Preset::PublicChat),
+    ("private_chat", Preset::PrivateChat),
+    ("trusted_private_chat", Preset::TrustedPrivateChat),
+];
 
 /// Lifetimes of sessions and tokens in milliseconds; `None` is for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +167,10 @@ pub(crate) fn read(root: &Section<'_>) -> Registration {
         delegates.error("email", "no longer supported; allowed: a mail server under the key email");
     }
     if root.has("allow_underscore_prefixed_registration") {
-        root.warn("allow_underscore_prefixed_registration", "not read by Synapse either; it reads allow_underscore_prefixed_localpart");
+        root.warn(
+            "allow_underscore_prefixed_registration",
+            "not read by Synapse either; it reads allow_underscore_prefixed_localpart",
+        );
     }
     let types = root.child("user_types");
     let registration = Registration {
@@ -186,7 +192,9 @@ pub(crate) fn read(root: &Section<'_>) -> Registration {
         auto_join_rooms: root.strings("auto_join_rooms"),
         autocreate_auto_join_rooms: root.flag("autocreate_auto_join_rooms", true),
         autocreate_auto_join_rooms_federated: root.flag("autocreate_auto_join_rooms_federated", true),
-        autocreate_auto_join_room_preset: root.word("autocreate_auto_join_room_preset", PRESETS).unwrap_or(Preset::PublicChat),
+        autocreate_auto_join_room_preset: root
+            .word("autocreate_auto_join_room_preset", PRESETS)
+            .unwrap_or(Preset::PublicChat),
         auto_join_mxid_localpart: root.nonempty("auto_join_mxid_localpart"),
         auto_join_rooms_for_guests: root.flag("auto_join_rooms_for_guests", true),
         enable_set_displayname: root.flag("enable_set_displayname", true),
@@ -210,9 +218,13 @@ fn check(root: &Section<'_>, registration: &Registration) {
     }
     let private = registration.autocreate_auto_join_room_preset != Preset::PublicChat;
     if registration.autocreate_auto_join_rooms && private && registration.auto_join_mxid_localpart.is_none() {
-        root.error("auto_join_mxid_localpart", "missing; with this autocreate_auto_join_room_preset somebody must send the invitations");
+        root.error(
+            "auto_join_mxid_localpart",
+            "missing; with this autocreate_auto_join_room_preset somebody must send the invitations",
+        );
     }
-    let verified = registration.captcha_required || !registration.require_3pid.is_empty() || registration.requires_token;
+    let verified =
+        registration.captcha_required || !registration.require_3pid.is_empty() || registration.requires_token;
     if registration.enabled && !registration.without_verification && !verified {
         root.error(
             "enable_registration",
@@ -246,7 +258,8 @@ fn captcha(root: &Section<'_>) -> Option<Captcha> {
     Some(Captcha {
         public_key: public_key.map(|k| k.expose().to_owned()).unwrap_or_default(),
         private_key: private_key?,
-        siteverify_api: root.string_or("recaptcha_siteverify_api", "https://www.recaptcha.net/recaptcha/api/siteverify"),
+        siteverify_api: root
+            .string_or("recaptcha_siteverify_api", "https://www.recaptcha.net/recaptcha/api/siteverify"),
     })
 }
 
@@ -254,16 +267,26 @@ fn captcha(root: &Section<'_>) -> Option<Captcha> {
 pub(crate) fn check_verification(root: &Section<'_>, registration: &Registration, can_mail: bool) {
     let asks = |medium: &str| registration.require_3pid.iter().any(|m| m == medium);
     if asks("email") && !can_mail {
-        root.error("registrations_require_3pid", "asks for an e-mail address, which can't be verified; allowed: with a mail server under the key email");
+        root.error(
+            "registrations_require_3pid",
+            "asks for an e-mail address, which can't be verified; allowed: with a mail server under the key email",
+        );
     }
     if asks("msisdn") && !registration.disable_msisdn && registration.msisdn_delegate.is_none() {
-        root.error("registrations_require_3pid", "asks for a phone number, which can't be verified; allowed: with account_threepid_delegates.msisdn");
+        root.error(
+            "registrations_require_3pid",
+            "asks for a phone number, which can't be verified; allowed: with account_threepid_delegates.msisdn",
+        );
     }
 }
 
 /// Synapse writes its default of no end as `infinity` in the documentation only; the word isn't read.
 pub(crate) fn read_sessions(root: &Section<'_>) -> Sessions {
-    let refreshable = if root.has("refreshable_access_token_lifetime") { root.duration("refreshable_access_token_lifetime") } else { Some(300_000) };
+    let refreshable = if root.has("refreshable_access_token_lifetime") {
+        root.duration("refreshable_access_token_lifetime")
+    } else {
+        Some(300_000)
+    };
     let sessions = Sessions {
         session_lifetime_ms: root.duration("session_lifetime"),
         refreshable_access_token_lifetime_ms: refreshable,

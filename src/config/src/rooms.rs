@@ -173,7 +173,10 @@ pub(crate) fn glob(pattern: &str) -> Option<regex::Regex> {
 fn rules(root: &Section<'_>, key: &str, default: &[bool]) -> Vec<Rule> {
     let Some(any) = glob("*") else { return Vec::new() };
     if root.some(key).is_none() {
-        return default.iter().map(|allow| Rule { allow: *allow, user_id: any.clone(), room_id: any.clone(), alias: None }).collect();
+        return default
+            .iter()
+            .map(|allow| Rule { allow: *allow, user_id: any.clone(), room_id: any.clone(), alias: None })
+            .collect();
     }
     let mut rules = Vec::new();
     for section in root.maps(key) {
@@ -205,7 +208,8 @@ pub(crate) fn read_directory(root: &Section<'_>) -> Directory {
         public_rooms_without_auth: !restricted && root.flag("allow_public_rooms_without_auth", false),
         public_rooms_over_federation: !restricted && root.flag("allow_public_rooms_over_federation", false),
         require_auth_for_profile_requests: root.flag("require_auth_for_profile_requests", false),
-        limit_profile_requests_to_users_who_share_rooms: root.flag("limit_profile_requests_to_users_who_share_rooms", false),
+        limit_profile_requests_to_users_who_share_rooms: root
+            .flag("limit_profile_requests_to_users_who_share_rooms", false),
         include_profile_data_on_invite: root.flag("include_profile_data_on_invite", true),
         alias_creation_rules: rules(root, "alias_creation_rules", &[true]),
         room_list_publication_rules: rules(root, "room_list_publication_rules", &[]),
@@ -225,7 +229,21 @@ pub(crate) fn read_directory(root: &Section<'_>) -> Directory {
 
 /// Room versions of Synapse 1.163.2 that a server may use for new rooms.
 const ROOM_VERSIONS: &[&str] = &[
-    "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "org.matrix.hydra.11", "org.matrix.msc3757.10", "org.matrix.msc3757.11",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+    "10",
+    "11",
+    "12",
+    "org.matrix.hydra.11",
+    "org.matrix.msc3757.10",
+    "org.matrix.msc3757.11",
 ];
 
 pub(crate) fn read(root: &Section<'_>) -> Rooms {
@@ -294,15 +312,24 @@ fn power_levels(root: &Section<'_>) -> Vec<(Preset, JsonMap<String, Json>)> {
             (Some((_, preset)), Json::Object(content)) => all.push((*preset, content)),
             (Some(_), Json::Null) => {}
             (Some(_), _) => section.error(name, format!("found {}; allowed: a mapping", node.value.kind())),
-            (None, _) => section.error(name, "no such preset; allowed: private_chat, trusted_private_chat, public_chat"),
+            (None, _) => {
+                section.error(name, "no such preset; allowed: private_chat, trusted_private_chat, public_chat")
+            }
         }
     }
     all
 }
 
 /// Types whose state helps to decide on an invite; Synapse's list.
-const PREJOIN: &[&str] =
-    &["m.room.join_rules", "m.room.canonical_alias", "m.room.avatar", "m.room.encryption", "m.room.name", "m.room.create", "m.room.topic"];
+const PREJOIN: &[&str] = &[
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.avatar",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.create",
+    "m.room.topic",
+];
 
 fn prejoin(root: &Section<'_>) -> Vec<(String, Option<String>)> {
     let section = root.child("room_prejoin_state");
@@ -310,7 +337,10 @@ fn prejoin(root: &Section<'_>) -> Vec<(String, Option<String>)> {
     let mut state = vec![("m.room.create".to_owned(), Some(String::new()))];
     if root.has("room_invite_state_types") {
         if !section.map.is_empty() {
-            root.error("room_invite_state_types", "can't be set together with room_prejoin_state; allowed: only the latter");
+            root.error(
+                "room_invite_state_types",
+                "can't be set together with room_prejoin_state; allowed: only the latter",
+            );
         }
         root.warn("room_invite_state_types", "outdated; use room_prejoin_state");
         state.extend(root.strings("room_invite_state_types").into_iter().map(|t| (t, None)));
@@ -323,10 +353,16 @@ fn prejoin(root: &Section<'_>) -> Vec<(String, Option<String>)> {
         match &node.value {
             Value::Str(kind) => state.push((kind.clone(), None)),
             Value::List(pair) => match &pair[..] {
-                [Node { value: Value::Str(kind), .. }, Node { value: Value::Str(key), .. }] => state.push((kind.clone(), Some(key.clone()))),
-                _ => section.error("additional_event_types", format!("entry {i}: allowed: an event type, or [type, state key]")),
+                [Node { value: Value::Str(kind), .. }, Node { value: Value::Str(key), .. }] => {
+                    state.push((kind.clone(), Some(key.clone())))
+                }
+                _ => section.error(
+                    "additional_event_types",
+                    format!("entry {i}: allowed: an event type, or [type, state key]"),
+                ),
             },
-            _ => section.error("additional_event_types", format!("entry {i}: allowed: an event type, or [type, state key]")),
+            _ => section
+                .error("additional_event_types", format!("entry {i}: allowed: an event type, or [type, state key]")),
         }
     }
     state.sort();
@@ -350,7 +386,11 @@ fn retention(root: &Section<'_>) -> Retention {
         });
     }
     if purge_jobs.is_empty() {
-        purge_jobs.push(PurgeJob { interval_ms: 86_400_000, shortest_max_lifetime_ms: None, longest_max_lifetime_ms: None });
+        purge_jobs.push(PurgeJob {
+            interval_ms: 86_400_000,
+            shortest_max_lifetime_ms: None,
+            longest_max_lifetime_ms: None,
+        });
     }
     let retention = Retention {
         enabled: section.flag("enabled", false),

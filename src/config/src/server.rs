@@ -183,7 +183,9 @@ pub(crate) fn read(root: &Section<'_>, name: OwnedServerName, is_worker: bool) -
         filter_timeline_limit: timeline_limit(root),
         enable_ephemeral_messages: root.flag("enable_ephemeral_messages", false),
         request_token_inhibit_3pid_errors: root.flag("request_token_inhibit_3pid_errors", false),
-        next_link_domain_whitelist: root.some("next_link_domain_whitelist").map(|_| root.strings("next_link_domain_whitelist")),
+        next_link_domain_whitelist: root
+            .some("next_link_domain_whitelist")
+            .map(|_| root.strings("next_link_domain_whitelist")),
         redaction_retention_period_ms: retention("redaction_retention_period", 7 * 86_400_000),
         redaction_allowed_period_ms: root.duration("redaction_allowed_period"),
         forgotten_room_retention_period_ms: root.duration("forgotten_room_retention_period"),
@@ -209,7 +211,10 @@ fn base_url(root: &Section<'_>, name: &OwnedServerName) -> String {
         url.push('/');
     }
     if !(url.starts_with("http://") || url.starts_with("https://")) || url.contains(['?', '#']) {
-        root.error("public_baseurl", format!("found {url:?}; allowed: an http or https URL without query and fragment"));
+        root.error(
+            "public_baseurl",
+            format!("found {url:?}; allowed: an http or https URL without query and fragment"),
+        );
     }
     url
 }
@@ -265,9 +270,25 @@ fn mau(root: &Section<'_>) -> Mau {
 
 /// Networks that are private, local, for tests or otherwise no place for a request from outside.
 const DEFAULT_DENY: &[&str] = &[
-    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/24", "169.254.0.0/16",
-    "192.88.99.0/24", "198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "::1/128", "fe80::/10",
-    "fc00::/7", "2001:db8::/32", "ff00::/8", "fec0::/10",
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "192.0.0.0/24",
+    "169.254.0.0/16",
+    "192.88.99.0/24",
+    "198.18.0.0/15",
+    "192.0.2.0/24",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "::1/128",
+    "fe80::/10",
+    "fc00::/7",
+    "2001:db8::/32",
+    "ff00::/8",
+    "fec0::/10",
 ];
 
 /// Reads a list of networks, each with its IPv6 forms.
@@ -300,7 +321,11 @@ fn ranges(root: &Section<'_>) -> OutboundRanges {
     let allow = read_ranges(root, "ip_range_whitelist", &[]);
     let own = root.has("federation_ip_range_blacklist");
     OutboundRanges {
-        federation_deny: if own { read_ranges(root, "federation_ip_range_blacklist", UNSPECIFIED) } else { deny.clone() },
+        federation_deny: if own {
+            read_ranges(root, "federation_ip_range_blacklist", UNSPECIFIED)
+        } else {
+            deny.clone()
+        },
         federation_allow: if own { IpRanges::default() } else { allow.clone() },
         deny,
         allow,
@@ -308,7 +333,8 @@ fn ranges(root: &Section<'_>) -> OutboundRanges {
 }
 
 fn proxy(root: &Section<'_>) -> Proxy {
-    let env = |name: &str| std::env::var(name).or_else(|_| std::env::var(name.to_uppercase())).ok().filter(|v| !v.is_empty());
+    let env =
+        |name: &str| std::env::var(name).or_else(|_| std::env::var(name.to_uppercase())).ok().filter(|v| !v.is_empty());
     let get = |key: &str| if root.has(key) { root.nonempty(key) } else { env(key) };
     Proxy {
         http: get("http_proxy"),
@@ -342,7 +368,10 @@ pub(crate) fn read_presence(root: &Section<'_>) -> Presence {
         sync_online_timeout_ms: section.duration_or("sync_online_timeout", 30_000),
         idle_timeout_ms: section.duration_or("idle_timeout", 300_000),
     };
-    for (key, ms) in [("last_active_granularity", presence.last_active_granularity_ms), ("sync_online_timeout", presence.sync_online_timeout_ms)] {
+    for (key, ms) in [
+        ("last_active_granularity", presence.last_active_granularity_ms),
+        ("sync_online_timeout", presence.sync_online_timeout_ms),
+    ] {
         if ms == 0 {
             section.error(key, "found 0; allowed: a duration above 0");
         }

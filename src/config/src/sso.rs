@@ -92,7 +92,8 @@ fn required_attributes(section: &Section<'_>) -> Vec<(String, Option<String>)> {
         match &node.value {
             Value::Null => all.push((name.to_owned(), None)),
             Value::Str(value) => all.push((name.to_owned(), Some(value.clone()))),
-            other => attributes.error(name, format!("found {}; allowed: a string, or nothing for any value", other.describe())),
+            other => attributes
+                .error(name, format!("found {}; allowed: a string, or nothing for any value", other.describe())),
         }
     }
     all
@@ -117,7 +118,8 @@ mod tests {
         assert!(matches!(cas("x: 1"), (None, 0)));
         assert!(matches!(cas("cas_config: {enabled: false, server_url: a}"), (None, 0)));
         assert!(matches!(cas("cas_config: {enabled: true}"), (None, 1)));
-        let (found, errors) = cas("cas_config: {server_url: 'https://cas/', required_attributes: {a: b, c: ~}, allow_numeric_ids: 1}");
+        let (found, errors) =
+            cas("cas_config: {server_url: 'https://cas/', required_attributes: {a: b, c: ~}, allow_numeric_ids: 1}");
         let found = found.expect("CAS");
         assert_eq!((found.server_url.as_str(), errors), ("https://cas", 0));
         assert_eq!(found.required_attributes, [("a".into(), Some("b".into())), ("c".into(), None)]);

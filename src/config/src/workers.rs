@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::Role;
-use crate::stream_group::StreamGroup;
 use crate::read::Section;
 use crate::secret::Secret;
+use crate::stream_group::StreamGroup;
 use crate::yaml::{Node, Value};
 
 /// The main process everywhere but in `instance_map`.
@@ -90,9 +90,17 @@ const APPS: &[&str] = &[
 pub(crate) fn read(root: &Section<'_>, role: Role) -> Workers {
     let (app, instance_name) = read_name(root, role);
     let instance_map = read_map(root, role);
-    for old in ["worker_replication_host", "worker_replication_http_port", "worker_replication_http_tls", "worker_replication_port"] {
+    for old in [
+        "worker_replication_host",
+        "worker_replication_http_port",
+        "worker_replication_http_tls",
+        "worker_replication_port",
+    ] {
         if root.some(old).is_some_and(|n| n.value.truthy()) {
-            root.error(old, "no longer supported; allowed: an entry main in instance_map, in the file all processes share");
+            root.error(
+                old,
+                "no longer supported; allowed: an entry main in instance_map, in the file all processes share",
+            );
         }
     }
     if root.some("worker_main_http_uri").is_some() {
@@ -133,7 +141,10 @@ fn read_name(root: &Section<'_>, role: Role) -> (Option<String>, String) {
     match (role, app, name) {
         (Role::Homeserver, None, name) => {
             if let Some(name) = name.filter(|n| n != MAIN) {
-                root.error("worker_name", format!("found {name:?} in the configuration of the main process; allowed: no worker_name"));
+                root.error(
+                    "worker_name",
+                    format!("found {name:?} in the configuration of the main process; allowed: no worker_name"),
+                );
             }
             (None, MAIN.into())
         }
@@ -179,8 +190,14 @@ fn read_map(root: &Section<'_>, role: Role) -> BTreeMap<String, InstanceLocation
             }
         };
         let name = if name == MAIN_IN_MAP { MAIN } else { name };
-        if let Some(other) = map.iter().find(|(_, l)| **l == location && !is_port_zero(&location)).map(|(n, _): (&String, _)| n.clone()) {
-            section.log.warn(section.at, &section.path, format_args!("the same place as instance {other:?}; each process needs its own"));
+        if let Some(other) =
+            map.iter().find(|(_, l)| **l == location && !is_port_zero(&location)).map(|(n, _): (&String, _)| n.clone())
+        {
+            section.log.warn(
+                section.at,
+                &section.path,
+                format_args!("the same place as instance {other:?}; each process needs its own"),
+            );
         }
         map.insert(name.to_owned(), location);
     }
@@ -216,7 +233,12 @@ fn read_writers(root: &Section<'_>, map: &BTreeMap<String, InstanceLocation>) ->
     writers
 }
 
-fn check_writers(section: &Section<'_>, group: StreamGroup, names: &[String], map: &BTreeMap<String, InstanceLocation>) {
+fn check_writers(
+    section: &Section<'_>,
+    group: StreamGroup,
+    names: &[String],
+    map: &BTreeMap<String, InstanceLocation>,
+) {
     let key = group.name();
     if names.is_empty() {
         section.error(key, "no writer; allowed: at least one instance name");
@@ -267,10 +289,13 @@ struct DutyKeys {
     key: &'static str,
 }
 
-const FEDERATION: DutyKeys = DutyKeys { flag: "send_federation", app: "synapse.app.federation_sender", key: "federation_sender_instances" };
+const FEDERATION: DutyKeys =
+    DutyKeys { flag: "send_federation", app: "synapse.app.federation_sender", key: "federation_sender_instances" };
 const PUSHERS: DutyKeys = DutyKeys { flag: "start_pushers", app: "synapse.app.pusher", key: "pusher_instances" };
-const APPSERVICES: DutyKeys = DutyKeys { flag: "notify_appservices", app: "synapse.app.appservice", key: "notify_appservices_from_worker" };
-const USER_DIRECTORY: DutyKeys = DutyKeys { flag: "update_user_directory", app: "synapse.app.user_dir", key: "update_user_directory_from_worker" };
+const APPSERVICES: DutyKeys =
+    DutyKeys { flag: "notify_appservices", app: "synapse.app.appservice", key: "notify_appservices_from_worker" };
+const USER_DIRECTORY: DutyKeys =
+    DutyKeys { flag: "update_user_directory", app: "synapse.app.user_dir", key: "update_user_directory_from_worker" };
 
 /// The processes of a sharded duty. Empty: none that this configuration knows of.
 fn performers(root: &Section<'_>, me: &str, app: Option<&str>, duty: &DutyKeys) -> Vec<String> {
@@ -283,7 +308,13 @@ fn performers(root: &Section<'_>, me: &str, app: Option<&str>, duty: &DutyKeys) 
     let on_main = root.flag(duty.flag, true);
     if app == Some(duty.app) {
         if on_main {
-            root.error(duty.flag, format!("must be false when a worker runs {}; allowed: false in the file all processes share", duty.app));
+            root.error(
+                duty.flag,
+                format!(
+                    "must be false when a worker runs {}; allowed: false in the file all processes share",
+                    duty.app
+                ),
+            );
         }
         return vec![me.to_owned()];
     }
@@ -298,7 +329,10 @@ fn duty(root: &Section<'_>, me: &str, app: Option<&str>, duty: &DutyKeys) -> Opt
         root.warn(duty.flag, format_args!("outdated; use {}", duty.key));
     }
     if app == Some(duty.app) && on_main.unwrap_or(true) {
-        root.error(duty.flag, format!("must be false when a worker runs {}; better: a generic_worker and {}", duty.app, duty.key));
+        root.error(
+            duty.flag,
+            format!("must be false when a worker runs {}; better: a generic_worker and {}", duty.app, duty.key),
+        );
     }
     let by_flag = on_main.map(|on_main| match on_main {
         true => Some(MAIN.to_owned()),

@@ -99,7 +99,9 @@ impl Value {
             Value::Bool(b) => format!("the boolean {b}"),
             Value::Int(i) => format!("the number {i}"),
             Value::Float(f) => format!("the number {f}"),
-            Value::Str(s) if s.chars().count() > 80 => format!("the string {:?}…", s.chars().take(80).collect::<String>()),
+            Value::Str(s) if s.chars().count() > 80 => {
+                format!("the string {:?}…", s.chars().take(80).collect::<String>())
+            }
             Value::Str(s) => format!("the string {s:?}"),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
@@ -149,7 +151,8 @@ const MAX_NODES: usize = 1_000_000;
 pub fn parse(text: &str, file: u16) -> Result<Node, SyntaxError> {
     let mut composer = Composer { file, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, documents: 0 };
     for item in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
-        let (event, span) = item.map_err(|e| SyntaxError { line: e.marker().line() as u32, message: e.info().to_owned() })?;
+        let (event, span) =
+            item.map_err(|e| SyntaxError { line: e.marker().line() as u32, message: e.info().to_owned() })?;
         composer.event(event, &span)?;
     }
     Ok(composer.root.unwrap_or(Node { value: Value::Null, at: At { file, line: 1 } }))
@@ -330,7 +333,9 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<(String, String)>, at: At)
     match (wanted, plain) {
         ("str" | "!" | "binary" | "timestamp", _) => Ok(Value::Str(text.to_owned())),
         ("null", _) => Ok(Value::Null),
-        ("bool", value @ Value::Bool(_)) | ("int", value @ Value::Int(_)) | ("float", value @ Value::Float(_)) => Ok(value),
+        ("bool", value @ Value::Bool(_)) | ("int", value @ Value::Int(_)) | ("float", value @ Value::Float(_)) => {
+            Ok(value)
+        }
         ("float", Value::Int(i)) => Ok(Value::Float(i as f64)),
         _ => Err(error(at, "the tag doesn't fit the value, or is none that a configuration may use")),
     }
@@ -460,11 +465,34 @@ mod tests {
     fn scalars_are_those_of_pyyaml() {
         // Each expectation was checked with yaml.safe_load.
         let cases = [
-            ("yes", "true"), ("Off", "false"), ("y", "\"y\""), ("n", "\"n\""), ("~", "null"), ("", "null"),
-            ("0660", "432"), ("0o660", "\"0o660\""), ("0x1F", "31"), ("0b101", "5"), ("1_000", "1000"), ("089", "\"089\""),
-            ("-5", "-5"), ("+7", "7"), ("1:30", "90"), ("1e3", "\"1e3\""), ("1.0e3", "\"1.0e3\""), ("1.5e+3", "1500.0"),
-            (".5", "0.5"), ("1.", "1.0"), ("5m", "\"5m\""), ("'1'", "\"1\""), ("\"yes\"", "\"yes\""), ("1.2.3", "\"1.2.3\""),
-            ("!!str 1", "\"1\""), ("!!int '12'", "12"), ("127.0.0.1", "\"127.0.0.1\""), ("12:60", "\"12:60\""),
+            ("yes", "true"),
+            ("Off", "false"),
+            ("y", "\"y\""),
+            ("n", "\"n\""),
+            ("~", "null"),
+            ("", "null"),
+            ("0660", "432"),
+            ("0o660", "\"0o660\""),
+            ("0x1F", "31"),
+            ("0b101", "5"),
+            ("1_000", "1000"),
+            ("089", "\"089\""),
+            ("-5", "-5"),
+            ("+7", "7"),
+            ("1:30", "90"),
+            ("1e3", "\"1e3\""),
+            ("1.0e3", "\"1.0e3\""),
+            ("1.5e+3", "1500.0"),
+            (".5", "0.5"),
+            ("1.", "1.0"),
+            ("5m", "\"5m\""),
+            ("'1'", "\"1\""),
+            ("\"yes\"", "\"yes\""),
+            ("1.2.3", "\"1.2.3\""),
+            ("!!str 1", "\"1\""),
+            ("!!int '12'", "12"),
+            ("127.0.0.1", "\"127.0.0.1\""),
+            ("12:60", "\"12:60\""),
         ];
         for (text, json) in cases {
             assert_eq!(value(&format!("k: {text}"))["k"].to_string(), json, "{text}");
@@ -473,7 +501,8 @@ mod tests {
 
     #[test]
     fn merge_keys_and_duplicates() {
-        let json = value("base: &b {x: 1, y: 2}\nmore: &m {y: 3, z: 4}\na: {<<: *b, y: 9}\nb: {<<: [*b, *m]}\nk: 1\nk: 2\n");
+        let json =
+            value("base: &b {x: 1, y: 2}\nmore: &m {y: 3, z: 4}\na: {<<: *b, y: 9}\nb: {<<: [*b, *m]}\nk: 1\nk: 2\n");
         assert_eq!(json["a"], serde_json::json!({"x": 1, "y": 9}));
         assert_eq!(json["b"], serde_json::json!({"x": 1, "y": 2, "z": 4}));
         assert_eq!(json["k"], 2);
@@ -481,7 +510,9 @@ mod tests {
 
     #[test]
     fn broken_files_are_refused_with_a_line() {
-        for (text, line) in [("a: 1\nb: [1, 2\n", 3), ("a: 1\n---\nb: 2\n", 2), ("a: &x [*x]\n", 1), ("a: 99999999999999999999\n", 1)] {
+        for (text, line) in
+            [("a: 1\nb: [1, 2\n", 3), ("a: 1\n---\nb: 2\n", 2), ("a: &x [*x]\n", 1), ("a: 99999999999999999999\n", 1)]
+        {
             let error = parse(text, 0).expect_err(text);
             assert!(error.line >= 1 && error.line <= line, "{text}: line {}", error.line);
         }

@@ -16,7 +16,11 @@ impl Folder {
         let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("plexus-config-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&path).expect("temporary folder");
-        std::fs::write(path.join("example.com.signing.key"), "ed25519 a_SPgB Bg8q3lomZJxatpvIHV0/yHe0A7dLPOcl5g71g4ur1I4\n").expect("key");
+        std::fs::write(
+            path.join("example.com.signing.key"),
+            "ed25519 a_SPgB Bg8q3lomZJxatpvIHV0/yHe0A7dLPOcl5g71g4ur1I4\n",
+        )
+        .expect("key");
         Self(path)
     }
 
@@ -72,10 +76,15 @@ fn a_file_made_by_synapse_is_read_but_for_its_database() {
     let errors = Config::load(&[folder.file("homeserver.yaml", text)], Role::Homeserver).expect_err("SQLite");
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].key, "database.name");
-    assert!(errors[0].to_string().contains("homeserver.yaml:28: database.name: SQLite is not supported"), "{}", errors[0]);
+    assert!(
+        errors[0].to_string().contains("homeserver.yaml:28: database.name: SQLite is not supported"),
+        "{}",
+        errors[0]
+    );
 
     let text = text.replace("sqlite3", "psycopg2").replace("database: /srv", "dbname: /srv");
-    let Loaded { config, warnings } = Config::load(&[folder.file("homeserver.yaml", &text)], Role::Homeserver).expect("config");
+    let Loaded { config, warnings } =
+        Config::load(&[folder.file("homeserver.yaml", &text)], Role::Homeserver).expect("config");
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.server.name.as_str(), "example.com");
     assert_eq!(config.server.public_baseurl, "https://example.com/");
@@ -85,10 +94,15 @@ fn a_file_made_by_synapse_is_read_but_for_its_database() {
     assert!(listener.x_forwarded && listener.serves(Resource::Keys) && !listener.serves(Resource::Replication));
     assert_eq!(config.keys.signing[0].key_id(), "ed25519:a_SPgB");
     assert_eq!(config.keys.macaroon.expose(), b"for-tests-*zQ~&iPc-xlE,lgus:Edu7_F7@vR&+Xi8.");
-    assert_eq!(config.registration.shared_secret.as_ref().map(|s| s.expose()), Some("for-tests-72-Jb*WJ@@~kK6V1x@=Y&8#Qfa"));
+    assert_eq!(
+        config.registration.shared_secret.as_ref().map(|s| s.expose()),
+        Some("for-tests-72-Jb*WJ@@~kK6V1x@=Y&8#Qfa")
+    );
     assert!(!format!("{config:?}").contains("for-tests"), "a secret is visible in Debug");
     let duties = config.duties();
-    assert!(duties.is_main && duties.background_tasks && duties.pushers && duties.federation_sender && duties.appservices);
+    assert!(
+        duties.is_main && duties.background_tasks && duties.pushers && duties.federation_sender && duties.appservices
+    );
     assert_eq!(duties.writes.len(), StreamGroup::ALL.len());
 }
 
@@ -109,7 +123,10 @@ fn defaults_are_those_of_synapse() {
     assert_eq!(config.caches.factor("getEvent"), 0.5);
     assert!(config.presence.track && config.auth.password_login && config.experimental.on("msc3575_enabled"));
     assert!(!config.experimental.on("msc3881_enabled") && !config.registration.enabled);
-    assert!(config.directory.may_create_alias("@a:b", "!r:b", "#x:b") && !config.directory.may_publish_room("@a:b", "!r:b", &[]));
+    assert!(
+        config.directory.may_create_alias("@a:b", "!r:b", "#x:b")
+            && !config.directory.may_publish_room("@a:b", "!r:b", &[])
+    );
     assert!(config.server.ip_ranges.deny.contains("10.1.2.3".parse().expect("address")));
     assert!(!config.server.ip_ranges.deny.contains("9.1.2.3".parse().expect("address")));
     // Without any other secret: a hash of the signing key.
@@ -119,7 +136,10 @@ fn defaults_are_those_of_synapse() {
 #[test]
 fn later_files_replace_top_level_keys_and_folders_are_sorted() {
     let folder = Folder::new();
-    let first = folder.file("homeserver.yaml", &format!("{BASE}presence: {{enabled: false, idle_timeout: 10m}}\nenable_search: off\n"));
+    let first = folder.file(
+        "homeserver.yaml",
+        &format!("{BASE}presence: {{enabled: false, idle_timeout: 10m}}\nenable_search: off\n"),
+    );
     let inside = folder.0.join("conf.d");
     std::fs::create_dir(&inside).expect("folder");
     std::fs::write(inside.join("b.yaml"), "enable_search: yes\n").expect("file");
@@ -133,11 +153,21 @@ fn later_files_replace_top_level_keys_and_folders_are_sorted() {
 
 #[test]
 fn flags_follow_python() {
-    let config = good("send_federation: ''\nallow_guest_access: 'false'\nrequire_membership_for_aliases: 0\nenable_registration: 'true'\nregistration_requires_token: 1\n");
-    assert!(config.workers.federation_senders.is_empty() && config.registration.allow_guest_access && config.registration.enabled);
+    let config = good(
+        "send_federation: ''\nallow_guest_access: 'false'\nrequire_membership_for_aliases: 0\nenable_registration: 'true'\nregistration_requires_token: 1\n",
+    );
+    assert!(
+        config.workers.federation_senders.is_empty()
+            && config.registration.allow_guest_access
+            && config.registration.enabled
+    );
     assert!(!config.rooms.require_membership_for_aliases);
     let loaded = load(&format!("{BASE}allow_guest_access: 'false'\n")).expect("config");
-    assert!(loaded.warnings.iter().any(|w| w.contains("allow_guest_access") && w.contains("counts as true")), "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings.iter().any(|w| w.contains("allow_guest_access") && w.contains("counts as true")),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]
@@ -148,19 +178,31 @@ fn a_cluster_shares_its_duties_out() {
     let config = Config::load(&[shared.clone(), folder.file("gw1.yaml", worker)], Role::Worker).expect("config").config;
     let duties = config.duties();
     assert_eq!(duties.instance, "gw1");
-    assert!(!duties.is_main && duties.background_tasks && duties.federation_sender && !duties.pushers && !duties.user_directory);
+    assert!(
+        !duties.is_main
+            && duties.background_tasks
+            && duties.federation_sender
+            && !duties.pushers
+            && !duties.user_directory
+    );
     assert_eq!(duties.writes, [StreamGroup::Events, StreamGroup::Typing, StreamGroup::Receipts]);
     assert_eq!(duties.events_shard, Some((1, 2)));
     assert_eq!(duties.listeners[0].bind, Bind::Unix { path: "/run/gw1.sock".into(), mode: 0o660 });
     assert!(duties.listeners[0].x_forwarded && !duties.listeners[1].x_forwarded);
     assert!(duties.listeners[1].compresses(Resource::Client));
     let shown = duties.to_string();
-    assert!(shown.contains("rooms       shard 2 of 2") && shown.contains("/run/gw1.sock (mode 660): replication"), "{shown}");
+    assert!(
+        shown.contains("rooms       shard 2 of 2") && shown.contains("/run/gw1.sock (mode 660): replication"),
+        "{shown}"
+    );
 
     let owners = config.owners();
     assert_eq!(owners.owner(StreamGroup::Events, "!AmTzro86pb4BQH1RZ5zpksL5GdtUk2WBxmsvcShmPws"), "ep1");
     assert_eq!(owners.owner(StreamGroup::Presence, "x"), "master");
-    assert_eq!(owners.address("master"), Some(&InstanceLocation::Tcp { host: "127.0.0.1".into(), port: 9093, tls: false }));
+    assert_eq!(
+        owners.address("master"),
+        Some(&InstanceLocation::Tcp { host: "127.0.0.1".into(), port: 9093, tls: false })
+    );
     assert_eq!(owners.address("nobody"), None);
     assert_eq!(owners.pusher("@a:example.com"), Some("ep1"));
     assert_eq!(config.redis.as_ref().and_then(|r| r.dbid), Some(3));
@@ -169,7 +211,8 @@ fn a_cluster_shares_its_duties_out() {
     assert!(main.is_main && main.events_shard.is_none() && main.user_directory && !main.background_tasks);
     assert!(main.writes(StreamGroup::ToDevice) && !main.writes(StreamGroup::Typing));
     // A worker that is listed nowhere is a reader.
-    let reader = folder.file("r.yaml", "worker_app: synapse.app.synchrotron\nworker_name: reader\nworker_listeners: []\n");
+    let reader =
+        folder.file("r.yaml", "worker_app: synapse.app.synchrotron\nworker_name: reader\nworker_listeners: []\n");
     let duties = Config::load(&[shared, reader], Role::Worker).expect("config").config.duties();
     assert!(duties.writes.is_empty() && !duties.background_tasks);
 }
@@ -186,10 +229,15 @@ fn old_worker_apps_do_their_duty() {
         ("appservice", |d| d.appservices),
         ("media_repository", |d| d.media),
     ] {
-        let worker = folder.file("w.yaml", &format!("worker_app: synapse.app.{app}\nworker_name: w\nenable_media_repo: false\n"));
-        let duties = Config::load(&[homeserver.clone(), worker], Role::Worker).unwrap_or_else(|e| panic!("{app}: {e:?}")).config.duties();
+        let worker = folder
+            .file("w.yaml", &format!("worker_app: synapse.app.{app}\nworker_name: w\nenable_media_repo: false\n"));
+        let duties = Config::load(&[homeserver.clone(), worker], Role::Worker)
+            .unwrap_or_else(|e| panic!("{app}: {e:?}"))
+            .config
+            .duties();
         assert!(check(&duties), "{app}");
-        let others = [duties.federation_sender, duties.pushers, duties.user_directory, duties.appservices, duties.media];
+        let others =
+            [duties.federation_sender, duties.pushers, duties.user_directory, duties.appservices, duties.media];
         assert_eq!(others.iter().filter(|b| **b).count(), 1, "{app}");
     }
     let main = Config::load(&[homeserver], Role::Homeserver).expect("config").config.duties();
@@ -203,14 +251,29 @@ fn wrong_clusters_are_refused_with_the_reason() {
         ("stream_writers: {typing: [ep1, gw1]}", "stream_writers.typing: 2 writers (ep1, gw1); allowed: exactly one"),
         ("stream_writers: {events: []}", "stream_writers.events: no writer"),
         ("stream_writers: {events: [ep1, ep1]}", "stream_writers.events: \"ep1\" is listed twice"),
-        ("stream_writers: {events: main}", "stream_writers.events: found \"main\"; the main process is called \"master\""),
+        (
+            "stream_writers: {events: main}",
+            "stream_writers.events: found \"main\"; the main process is called \"master\"",
+        ),
         ("stream_writers: {event: ep1}", "stream_writers.event: no such stream"),
         ("instance_map: {ep1: {host: h}}\nstream_writers: {}", "instance_map.ep1.port: missing"),
-        ("instance_map: {ep1: {host: h, port: 'x'}}\nstream_writers: {}", "instance_map.ep1.port: found the string \"x\"; allowed: a whole number from 0 to 65535"),
+        (
+            "instance_map: {ep1: {host: h, port: 'x'}}\nstream_writers: {}",
+            "instance_map.ep1.port: found the string \"x\"; allowed: a whole number from 0 to 65535",
+        ),
         ("redis: {enabled: false}", "redis: not enabled though stream_writers names other processes"),
-        ("outbound_federation_restricted_to: [nobody]", "outbound_federation_restricted_to: \"nobody\" is not in instance_map"),
-        ("outbound_federation_restricted_to: [main]", "outbound_federation_restricted_to: found \"main\"; the main process is called \"master\""),
-        ("worker_app: synapse.app.generic_worker", "worker_app: found \"synapse.app.generic_worker\" in the configuration of the main process"),
+        (
+            "outbound_federation_restricted_to: [nobody]",
+            "outbound_federation_restricted_to: \"nobody\" is not in instance_map",
+        ),
+        (
+            "outbound_federation_restricted_to: [main]",
+            "outbound_federation_restricted_to: found \"main\"; the main process is called \"master\"",
+        ),
+        (
+            "worker_app: synapse.app.generic_worker",
+            "worker_app: found \"synapse.app.generic_worker\" in the configuration of the main process",
+        ),
         ("worker_replication_host: h", "worker_replication_host: no longer supported"),
     ];
     for (text, expected) in cases {
@@ -221,7 +284,10 @@ fn wrong_clusters_are_refused_with_the_reason() {
     let shared = folder.file("homeserver.yaml", &format!("{BASE}redis: {{enabled: true}}\n"));
     for (text, expected) in [
         ("worker_app: synapse.app.generic_worker\nworker_name: w\n", "instance_map: the entry main is missing"),
-        ("worker_app: synapse.app.generic_worker\nworker_name: master\n", "worker_name: \"master\" means the main process"),
+        (
+            "worker_app: synapse.app.generic_worker\nworker_name: master\n",
+            "worker_name: \"master\" means the main process",
+        ),
         ("worker_app: synapse.app.nonsense\n", "worker_app: found \"synapse.app.nonsense\""),
         ("worker_name: w\n", "worker_app: missing"),
     ] {
@@ -242,9 +308,18 @@ fn the_cache_of_events_has_a_size_and_a_factor() {
 #[test]
 fn wrong_values_name_key_found_and_allowed() {
     let cases = [
-        ("listeners: [{port: 70000, type: http}]", "listeners[0].port: found the number 70000; allowed: a whole number from 0 to 65535"),
-        ("listeners: [{port: 1, type: https}]", "listeners[0].type: found the string \"https\"; allowed: http, metrics, manhole"),
-        ("listeners: [{port: 1, type: http, resources: [{names: [clients]}]}]", "listeners[0].resources[0].names: found \"clients\"; allowed: client,"),
+        (
+            "listeners: [{port: 70000, type: http}]",
+            "listeners[0].port: found the number 70000; allowed: a whole number from 0 to 65535",
+        ),
+        (
+            "listeners: [{port: 1, type: https}]",
+            "listeners[0].type: found the string \"https\"; allowed: http, metrics, manhole",
+        ),
+        (
+            "listeners: [{port: 1, type: http, resources: [{names: [clients]}]}]",
+            "listeners[0].resources[0].names: found \"clients\"; allowed: client,",
+        ),
         ("listeners: [{type: http}]", "listeners[0]: neither port nor path is set"),
         ("listeners: [{port: 1, path: /x, type: http}]", "listeners[0].path: port and path are both set"),
         ("listeners: [{port: 1, type: replication}]", "listeners[0].type: direct TCP replication is gone"),
@@ -255,7 +330,10 @@ fn wrong_values_name_key_found_and_allowed() {
         ("event_cache_size: many", "event_cache_size: found the string \"many\"; allowed: a number of bytes"),
         ("caches: {global_factor: -1}", "caches.global_factor: found the number -1; allowed: a number, at least 0"),
         ("caches: {global_factor: .inf}", "caches.global_factor: found"),
-        ("caches: {per_cache_factors: {'*getEvent*': big}}", "caches.per_cache_factors.*getEvent*: found the string \"big\"; allowed: a number"),
+        (
+            "caches: {per_cache_factors: {'*getEvent*': big}}",
+            "caches.per_cache_factors.*getEvent*: found the string \"big\"; allowed: a number",
+        ),
         ("caches: {per_cache_factors: 2}", "caches.per_cache_factors: found the number 2; allowed: a mapping"),
         ("rc_message: {per_second: fast}", "rc_message.per_second: found the string \"fast\"; allowed: a number"),
         ("default_room_version: 99", "default_room_version: found \"99\"; allowed: 1, 2,"),
@@ -270,11 +348,17 @@ fn wrong_values_name_key_found_and_allowed() {
         ("ip_range_blacklist: [10.0.0.0/99]", "ip_range_blacklist: found \"10.0.0.0/99\"; allowed: an IP address"),
         ("public_baseurl: example.com", "public_baseurl: found \"example.com/\"; allowed: an http or https URL"),
         ("auto_join_rooms: [room]", "auto_join_rooms: found \"room\"; allowed: room aliases"),
-        ("alias_creation_rules: [{action: maybe}]", "alias_creation_rules[0].action: found the string \"maybe\"; allowed: allow, deny"),
+        (
+            "alias_creation_rules: [{action: maybe}]",
+            "alias_creation_rules[0].action: found the string \"maybe\"; allowed: allow, deny",
+        ),
         ("url_preview_enabled: true", "url_preview_ip_range_blacklist: missing"),
         ("signing_key_path: /nowhere/k", "signing_key_path: can't read /nowhere/k"),
         ("session_lifetime: 1h\nrefresh_token_lifetime: 2h", "refresh_token_lifetime: longer than session_lifetime"),
-        ("limit_profile_requests_to_users_who_share_rooms: true", "limit_profile_requests_to_users_who_share_rooms: needs require_auth"),
+        (
+            "limit_profile_requests_to_users_who_share_rooms: true",
+            "limit_profile_requests_to_users_who_share_rooms: needs require_auth",
+        ),
         ("database: {name: mysql}", "database.name: found \"mysql\"; allowed: psycopg2"),
         ("databases: {master: {name: psycopg2}}", "databases: database and databases are both set"),
         ("server_name: 'a b'", "server_name: found \"a b\"; allowed:"),
@@ -320,7 +404,11 @@ fn unknown_keys_are_warned_about_with_the_nearest() {
     let warnings = load(&format!("{BASE}{text}")).expect("config").warnings;
     let has = |part: &str| warnings.iter().any(|w| w.contains(part));
     assert!(has("enable_registraton: unknown key, ignored; did you mean enable_registration?"), "{warnings:#?}");
-    assert!(has("uploads_path: unknown key, ignored") && has("listeners[0].x_forward: unknown key, ignored; did you mean x_forwarded?"), "{warnings:#?}");
+    assert!(
+        has("uploads_path: unknown key, ignored")
+            && has("listeners[0].x_forward: unknown key, ignored; did you mean x_forwarded?"),
+        "{warnings:#?}"
+    );
     assert!(!has("msc9999") && !has("perspectives"), "{warnings:#?}");
 }
 
@@ -328,7 +416,8 @@ fn unknown_keys_are_warned_about_with_the_nearest() {
 fn secrets_come_from_files_and_may_be_forbidden_inline() {
     let folder = Folder::new();
     folder.file("secret", "  from a file \n");
-    let text = format!("{BASE}registration_shared_secret_path: @DIR@/secret\nworker_replication_secret_path: @DIR@/secret\n");
+    let text =
+        format!("{BASE}registration_shared_secret_path: @DIR@/secret\nworker_replication_secret_path: @DIR@/secret\n");
     let config = Config::load(&[folder.file("homeserver.yaml", &text)], Role::Homeserver).expect("config").config;
     assert_eq!(config.registration.shared_secret.map(|s| s.expose().to_owned()).as_deref(), Some("from a file"));
     assert_eq!(config.keys.macaroon.expose(), b"from a file");
@@ -346,7 +435,9 @@ fn secrets_come_from_files_and_may_be_forbidden_inline() {
 
 #[test]
 fn settings_of_rooms() {
-    let config = good("encryption_enabled_by_default_for_room_type: off\ndefault_power_level_content_override: {private_chat: {users_default: 5}, public_chat: null}\nroom_prejoin_state: {disable_default_event_types: true, additional_event_types: [a.b, [c.d, k]]}\ndefault_room_version: 10\n");
+    let config = good(
+        "encryption_enabled_by_default_for_room_type: off\ndefault_power_level_content_override: {private_chat: {users_default: 5}, public_chat: null}\nroom_prejoin_state: {disable_default_event_types: true, additional_event_types: [a.b, [c.d, k]]}\ndefault_room_version: 10\n",
+    );
     assert!(config.rooms.encrypted_presets.is_empty());
     assert_eq!(config.rooms.power_level_override.len(), 1);
     assert_eq!(config.rooms.power_level_override[0].0, Preset::PrivateChat);
@@ -357,7 +448,10 @@ fn settings_of_rooms() {
     assert!(rules.may_create_alias("@bot1:example.com", "!r:x", "#irc_a:example.com"));
     assert!(!rules.may_create_alias("@bot1:example.com", "!r:x", "#irc_ab:example.com"));
     assert!(!rules.may_create_alias("@eve:example.com", "!r:x", "#irc_a:example.com"));
-    assert!(rules.may_publish_room("@e:x", "!r:x", &["#other:x", "#public:x"]) && !rules.may_publish_room("@e:x", "!r:x", &[]));
+    assert!(
+        rules.may_publish_room("@e:x", "!r:x", &["#other:x", "#public:x"])
+            && !rules.may_publish_room("@e:x", "!r:x", &[])
+    );
 }
 
 #[test]
@@ -365,7 +459,10 @@ fn no_garbage_makes_it_panic() {
     use rand::{Rng as _, SeedableRng as _};
     let folder = Folder::new();
     let sample = format!("{BASE}{CLUSTER}{}", include_str!("data/generated-by-synapse.yaml"));
-    let pieces = ["[", "]", "{", "}", ": ", "- ", "&a ", "*a", "<<: ", "!!int ", "'", "\"", "|", ">", "#", "\t", "\n", "\n  ", "0x", "1e", "~", "%YAML 9", "---", "...", "?", "\u{feff}", "ü", "\u{0}"];
+    let pieces = [
+        "[", "]", "{", "}", ": ", "- ", "&a ", "*a", "<<: ", "!!int ", "'", "\"", "|", ">", "#", "\t", "\n", "\n  ",
+        "0x", "1e", "~", "%YAML 9", "---", "...", "?", "\u{feff}", "ü", "\u{0}",
+    ];
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
     let mut refused = 0;
     for _ in 0..300 {

@@ -47,7 +47,8 @@ fn load_all(toml: &str) -> (Vec<Config>, Vec<(PathBuf, String)>) {
         .iter()
         .map(|process| {
             let role = if process.role.is_some() { Role::Worker } else { Role::Homeserver };
-            let loaded = Config::load(&plan.config_files(process), role).unwrap_or_else(|e| panic!("{}: {e:#?}", process.name));
+            let loaded =
+                Config::load(&plan.config_files(process), role).unwrap_or_else(|e| panic!("{}: {e:#?}", process.name));
             assert_eq!(loaded.warnings, Vec::<String>::new(), "{}", process.name);
             loaded.config
         })
@@ -67,7 +68,13 @@ fn every_preset_loads_and_every_stream_has_its_writer() {
             assert!(writers >= 1 && (writers == 1 || !group.is_single()), "{preset}: {group:?} has {writers} writers");
         }
         let one = |does: fn(&config::Duties) -> bool| duties.iter().filter(|d| does(d)).count() == 1;
-        assert!(one(|d| d.is_main) && one(|d| d.background_tasks) && one(|d| d.user_directory) && one(|d| d.media_background_jobs), "{preset}");
+        assert!(
+            one(|d| d.is_main)
+                && one(|d| d.background_tasks)
+                && one(|d| d.user_directory)
+                && one(|d| d.media_background_jobs),
+            "{preset}"
+        );
         assert!(duties.iter().any(|d| d.pushers) && duties.iter().any(|d| d.federation_sender), "{preset}");
         let units = |kind: &str| files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == kind)).count();
         // The schema and the canary.
@@ -84,7 +91,8 @@ fn ports_stay_when_another_role_grows() {
     let small = port("server_name = 'a.b'\n", "sync1");
     assert_eq!(small, port("server_name = 'a.b'\n[workers]\nevents = 20\nclient = 3\n", "sync1"));
     let plan = plan("server_name = 'a.b'\npreset = 'large'\n", Path::new("/x"));
-    let mut places: Vec<String> = plan.processes.iter().flat_map(|p| [format!("{:?}", p.http), format!("{:?}", p.replication)]).collect();
+    let mut places: Vec<String> =
+        plan.processes.iter().flat_map(|p| [format!("{:?}", p.http), format!("{:?}", p.replication)]).collect();
     let count = places.len();
     places.sort();
     places.dedup();
@@ -100,10 +108,19 @@ fn sockets_settings_and_foreign_services_are_rendered() {
     let files = plan.render(&routes());
     let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect(name);
     let shared = text("homeserver.yaml");
-    for line in ["path: /var/lib/plexus/run/main.http.sock", "host: db.example.com", "host: redis.example.com", "enable_metrics: false"] {
+    for line in [
+        "path: /var/lib/plexus/run/main.http.sock",
+        "host: db.example.com",
+        "host: redis.example.com",
+        "enable_metrics: false",
+    ] {
         assert!(shared.contains(line), "{line} is not in\n{shared}");
     }
-    assert!(text("live.yaml").contains("rc_message:\n  burst_count: 1000\n  per_second: 100\n"), "{}", text("live.yaml"));
+    assert!(
+        text("live.yaml").contains("rc_message:\n  burst_count: 1000\n  per_second: 100\n"),
+        "{}",
+        text("live.yaml")
+    );
     assert_eq!(shared.matches("enable_metrics").count(), 1);
     let nginx = text("nginx/plexus.conf");
     assert!(nginx.contains("server unix:/var/lib/plexus/run/sync1.http.sock max_fails=0; # sync1"), "{nginx}");
@@ -117,7 +134,10 @@ fn prometheus_finds_every_process() {
         let files = plan.render(&routes());
         let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect("file");
         let targets: serde_json::Value = serde_json::from_str(&text("prometheus.json")).expect("json");
-        let one = |t: &serde_json::Value| format!("{} {}{}", t["labels"]["instance"], t["targets"][0], t["labels"]["__metrics_path__"]).replace('"', "");
+        let one = |t: &serde_json::Value| {
+            format!("{} {}{}", t["labels"]["instance"], t["targets"][0], t["labels"]["__metrics_path__"])
+                .replace('"', "")
+        };
         (targets.as_array().expect("list").iter().map(one).collect::<Vec<_>>(), text("nginx/plexus.conf"))
     };
     let (tcp, _) = targets(&plan(HOSTS, Path::new("/x")).on_host(Some("one")).expect("host"));
@@ -127,7 +147,10 @@ fn prometheus_finds_every_process() {
     assert!(targets(&plan(sockets, Path::new("/x"))).0.is_empty());
     let (unix, nginx) = targets(&plan(&format!("{sockets}[nginx]\nmetrics_port = 9008\n"), Path::new("/x")));
     assert_eq!(unix, ["main 127.0.0.1:9008/main", "events1 127.0.0.1:9008/events1", "sync1 127.0.0.1:9008/sync1"]);
-    assert!(nginx.contains("location = /sync1 { proxy_pass http://unix:/x/run/sync1.replication.sock:/_synapse/metrics; }"), "{nginx}");
+    assert!(
+        nginx.contains("location = /sync1 { proxy_pass http://unix:/x/run/sync1.replication.sock:/_synapse/metrics; }"),
+        "{nginx}"
+    );
 }
 
 #[test]
@@ -142,7 +165,10 @@ fn routes_lead_to_the_role_that_is_there() {
     assert!(small.contains("\"~^POST /_matrix/client/(?:r0|v3)/logout$\" plexus_main;"), "{small}");
     let large = nginx("server_name = 'a.b'\npreset = 'large'\n");
     assert!(large.contains("upstream plexus_sync {\n    hash $plexus_user consistent;\n    server 127.0.0.1:8098 max_fails=0; # sync1\n"), "{large}");
-    assert!(large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"), "{large}");
+    assert!(
+        large.contains("upstream plexus_write_typing {\n    server 127.0.0.1:8298 max_fails=0; # streams1\n"),
+        "{large}"
+    );
 }
 
 const HOSTS: &str = "server_name = 'a.b'\nprivate_network = true\n[hosts.one]\naddress = '10.0.0.1'\nmain = true\ndatabase = true\nredis = true\nproxy = true\nworkers = { sync = 1 }\n[hosts.two]\naddress = 'fd00::2'\nworkers = { sync = 1, events = 2 }\n";
@@ -152,7 +178,9 @@ fn each_host_takes_its_part_of_one_file() {
     let part = |host: &str| plan(HOSTS, Path::new("/x")).on_host(Some(host)).expect("host");
     let files = |host: &str| part(host).render(&routes());
     let names = |host: &str| files(host).into_iter().map(|f| f.path.display().to_string()).collect::<Vec<_>>();
-    let text = |host: &str, name: &str| files(host).into_iter().find(|f| f.path == Path::new(name)).map(|f| f.text).expect(name);
+    let text = |host: &str, name: &str| {
+        files(host).into_iter().find(|f| f.path == Path::new(name)).map(|f| f.text).expect(name)
+    };
     assert_eq!(
         names("two"),
         [
@@ -177,13 +205,23 @@ fn each_host_takes_its_part_of_one_file() {
             "systemd/plexus-schema.service"
         ]
     );
-    assert!(names("one").contains(&"nginx/plexus.conf".to_owned()) && names("one").contains(&"systemd/plexus-main.service".to_owned()));
+    assert!(
+        names("one").contains(&"nginx/plexus.conf".to_owned())
+            && names("one").contains(&"systemd/plexus-main.service".to_owned())
+    );
     assert_eq!(text("one", "homeserver.yaml"), text("two", "homeserver.yaml"));
     let shared = text("one", "homeserver.yaml");
-    for line in ["host: 10.0.0.1\n    port: 5432", "  host: 10.0.0.1\n  port: 6379", "  two-events2:\n    host: \"fd00::2\"\n    port: 8061", "  events: [two-events1, two-events2]"] {
+    for line in [
+        "host: 10.0.0.1\n    port: 5432",
+        "  host: 10.0.0.1\n  port: 6379",
+        "  two-events2:\n    host: \"fd00::2\"\n    port: 8061",
+        "  events: [two-events1, two-events2]",
+    ] {
         assert!(shared.contains(line), "{line} is not in\n{shared}");
     }
-    assert!(text("one", "nginx/plexus.conf").contains("server [fd00::2]:8098 max_fails=1 fail_timeout=5s; # two-sync1"));
+    assert!(
+        text("one", "nginx/plexus.conf").contains("server [fd00::2]:8098 max_fails=1 fail_timeout=5s; # two-sync1")
+    );
     // The first of a role on each host has the same port.
     assert!(text("two", "workers/two-sync1.yaml").contains("port: 8098\n    bind_addresses: [\"fd00::2\"]"));
     assert!(plan(HOSTS, Path::new("/x")).on_host(None).expect_err("no host").contains("one, two"));
@@ -192,7 +230,22 @@ fn each_host_takes_its_part_of_one_file() {
 
 #[test]
 fn wrong_cluster_files_are_refused() {
-    let changed = [("'fd00::2'", "'10.0.0.1'", "10.0.0.1 is another host's too"), ("'fd00::2'", "'127.0.0.1'", "hosts.two.address"), ("'fd00::2'", "'two'", "hosts.two.address: invalid IP address"), ("events = 2", "evnts = 2", "hosts.two.workers.evnts: there is no such role; allowed: events, sync"), ("main = true\n", "", "no host has main"), ("events = 2", "events = 21", "hosts.two.workers.events"), ("[hosts.one]", "[workers]\nsync = 1\n[hosts.one]", "hosts.NAME.workers"), ("[hosts.two]", "[hosts.two]\nmain = true", "one, two have main"), ("[hosts.one]", "[redis]\nhost = 'h'\n[hosts.one]", "redis.host is set too"), ("sync = 1, events = 2 }", "media = 1 }\n[hosts.three]\naddress = '10.0.0.3'\nworkers = { media = 1 }", "workers.media: found 2")];
+    let changed = [
+        ("'fd00::2'", "'10.0.0.1'", "10.0.0.1 is another host's too"),
+        ("'fd00::2'", "'127.0.0.1'", "hosts.two.address"),
+        ("'fd00::2'", "'two'", "hosts.two.address: invalid IP address"),
+        ("events = 2", "evnts = 2", "hosts.two.workers.evnts: there is no such role; allowed: events, sync"),
+        ("main = true\n", "", "no host has main"),
+        ("events = 2", "events = 21", "hosts.two.workers.events"),
+        ("[hosts.one]", "[workers]\nsync = 1\n[hosts.one]", "hosts.NAME.workers"),
+        ("[hosts.two]", "[hosts.two]\nmain = true", "one, two have main"),
+        ("[hosts.one]", "[redis]\nhost = 'h'\n[hosts.one]", "redis.host is set too"),
+        (
+            "sync = 1, events = 2 }",
+            "media = 1 }\n[hosts.three]\naddress = '10.0.0.3'\nworkers = { media = 1 }",
+            "workers.media: found 2",
+        ),
+    ];
     for (from, to, part) in changed {
         let error = ClusterFile::parse(&HOSTS.replace(from, to)).expect_err(to);
         assert!(error.contains(part), "{to}: {error}");
@@ -216,8 +269,11 @@ fn wrong_cluster_files_are_refused() {
         assert!(error.contains(part), "{toml}: {error}");
     }
     let long = "x".repeat(120);
-    let file = ClusterFile::parse(&format!("server_name = 'a'\nunix_sockets = true\ndata_dir = '/{long}'\n")).expect("file");
-    assert!(Plan::new(file, Path::new("/"), Path::new("p")).expect_err("too long").contains("longer than a socket's path"));
+    let file =
+        ClusterFile::parse(&format!("server_name = 'a'\nunix_sockets = true\ndata_dir = '/{long}'\n")).expect("file");
+    assert!(
+        Plan::new(file, Path::new("/"), Path::new("p")).expect_err("too long").contains("longer than a socket's path")
+    );
 }
 
 /// The generation of a unit: what all agree on, what is its own.
@@ -238,7 +294,10 @@ fn only_those_concerned_by_a_change_get_another_generation() {
         (old.0 != new.0, old.1 != new.1)
     };
     // More of those nobody asks for anything concern nobody, nor does what a reload takes over.
-    for more in ["[workers]\nsync = 6\nclient = 1\n", "log_level = 'DEBUG'\n[settings]\nrc_message = { per_second = 1, burst_count = 1 }\n"] {
+    for more in [
+        "[workers]\nsync = 6\nclient = 1\n",
+        "log_level = 'DEBUG'\n[settings]\nrc_message = { per_second = 1, burst_count = 1 }\n",
+    ] {
         for unit in [sync, main, media] {
             assert_eq!(changed(more, unit), (false, false), "{more} {unit}");
         }
@@ -257,12 +316,21 @@ fn few_speak_to_other_servers_for_all() {
     let settings = |more: &str| format!("server_name = 'localhost'\npreset = 'large'\n[settings]\n{more}\n");
     for (toml, speakers) in [
         (settings(""), vec!["sender1", "sender2"]),
-        (settings("outbound_federation_restricted_to = ['client1', 'master']").replace("[settings]", "[workers]\nclient = 1\n[settings]"), vec!["main", "client1"]),
+        (
+            settings("outbound_federation_restricted_to = ['client1', 'master']")
+                .replace("[settings]", "[workers]\nclient = 1\n[settings]"),
+            vec!["main", "client1"],
+        ),
         ("server_name = 'localhost'\npreset = 'medium'\n".to_owned(), vec!["main"]),
         ("server_name = 'localhost'\npreset = 'single'\n".to_owned(), vec!["main"]),
     ] {
         let (configs, _) = load_all(&toml);
-        let names: Vec<String> = configs.iter().map(Config::duties).filter(|d| d.outbound_federation).map(|d| d.instance.replace("master", "main")).collect();
+        let names: Vec<String> = configs
+            .iter()
+            .map(Config::duties)
+            .filter(|d| d.outbound_federation)
+            .map(|d| d.instance.replace("master", "main"))
+            .collect();
         assert_eq!(names, speakers, "{toml}");
     }
     let (configs, _) = load_all(&settings("outbound_federation_restricted_to = []"));
@@ -275,10 +343,23 @@ fn units_say_what_is_asked_for() {
     let files = plan(toml, Path::new("/etc")).render(&routes());
     let text = |name: &str| files.iter().find(|f| f.path == Path::new(name)).map(|f| f.text.clone()).expect(name);
     let (main, sync) = (text("systemd/plexus-main.service"), text("systemd/plexus-sync1.service"));
-    for line in ["LoadCredential=form:/s/form", "LoadCredentialEncrypted=macaroon:/s/m", "MemoryMax=2G", "CPUWeight=200", "-c /etc/plexus/live.yaml -c %d/extra.yaml", "Type=notify-reload", "Requires=plexus-main.socket"] {
+    for line in [
+        "LoadCredential=form:/s/form",
+        "LoadCredentialEncrypted=macaroon:/s/m",
+        "MemoryMax=2G",
+        "CPUWeight=200",
+        "-c /etc/plexus/live.yaml -c %d/extra.yaml",
+        "Type=notify-reload",
+        "Requires=plexus-main.socket",
+    ] {
         assert!(main.contains(line), "{line} is not in\n{main}");
     }
-    assert!(!main.contains("IPAddressDeny") && sync.contains("IPAddressDeny=any\nIPAddressAllow=localhost\n") && !sync.contains("MemoryMax"), "{sync}");
+    assert!(
+        !main.contains("IPAddressDeny")
+            && sync.contains("IPAddressDeny=any\nIPAddressAllow=localhost\n")
+            && !sync.contains("MemoryMax"),
+        "{sync}"
+    );
     assert!(text("systemd/plexus-sync1.socket").contains("ListenStream=/var/lib/plexus/run/sync1.http.sock\nListenStream=/var/lib/plexus/run/sync1.replication.sock\nSocketUser=plexus"));
     assert!(text("homeserver.yaml").contains("cp_max: 30") && text("workers/sync1.yaml").contains("cp_max: 8"));
     assert!(text("log.config").contains("root:\n  level: INFO"));

@@ -4,9 +4,9 @@ use crate::Sender;
 use crate::queue::Edu;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use store::PresenceRow;
 use store::cross_signing::{CrossSigningKeys, public_key};
 use store::e2e_keys::DeviceKeys;
-use store::PresenceRow;
 use types::Result;
 
 pub(crate) fn typing(room_id: &str, user_id: &str, typing: bool) -> Edu {
@@ -14,7 +14,14 @@ pub(crate) fn typing(room_id: &str, user_id: &str, typing: bool) -> Edu {
 }
 
 /// `data`: `{"ts": …}`.
-pub(crate) fn receipt(room_id: &str, kind: &str, user_id: &str, event_id: &str, thread: Option<&str>, data: &Value) -> Edu {
+pub(crate) fn receipt(
+    room_id: &str,
+    kind: &str,
+    user_id: &str,
+    event_id: &str,
+    thread: Option<&str>,
+    data: &Value,
+) -> Edu {
     let mut data = data.clone();
     if let Some(thread) = thread {
         data["thread_id"] = thread.into();
@@ -84,7 +91,14 @@ fn cross_signing_key<'a>(
     })
 }
 
-fn device_update(user: &str, device: &str, at: i64, before: Option<i64>, known: Option<&DeviceKeys>, names: bool) -> Value {
+fn device_update(
+    user: &str,
+    device: &str,
+    at: i64,
+    before: Option<i64>,
+    known: Option<&DeviceKeys>,
+    names: bool,
+) -> Value {
     let previous: Vec<i64> = before.into_iter().collect();
     let mut content = json!({"user_id": user, "device_id": device, "stream_id": at, "prev_id": previous});
     match known {
@@ -120,6 +134,9 @@ mod tests {
     #[test]
     fn receipts_name_their_thread() {
         let edu = receipt("!r", "m.read", "@a:b", "$e", Some("main"), &json!({"ts": 1}));
-        assert_eq!(edu.content, json!({"!r": {"m.read": {"@a:b": {"event_ids": ["$e"], "data": {"ts": 1, "thread_id": "main"}}}}}));
+        assert_eq!(
+            edu.content,
+            json!({"!r": {"m.read": {"@a:b": {"event_ids": ["$e"], "data": {"ts": 1, "thread_id": "main"}}}}})
+        );
     }
 }

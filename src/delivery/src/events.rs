@@ -84,7 +84,9 @@ impl Sender {
         let rooms: BTreeSet<String> = events.iter().map(|e| e.room_id.clone()).collect();
         let hosts = store.hosts_since(&rooms.into_iter().collect::<Vec<_>>(), first.stream_ordering).await?;
         for event in &events {
-            let Some(user) = event.member.as_deref().filter(|user| event.joins && self.is_local(user)) else { continue };
+            let Some(user) = event.member.as_deref().filter(|user| event.joins && self.is_local(user)) else {
+                continue;
+            };
             // Where another server let our user in there was nobody before, as far as we knew.
             let there = hosts.get(&event.room_id).map(|h| h.before(event.stream_ordering + 1, user));
             self.introduce(&[user], &there.unwrap_or_default()).await?;
@@ -125,7 +127,8 @@ impl Sender {
             return None;
         }
         let mut servers = hosts.map(|h| h.before(event.stream_ordering, &event.sender)).unwrap_or_default();
-        if let Some((_, server)) = event.member.as_deref().filter(|_| event.was_member).and_then(|m| m.split_once(':')) {
+        if let Some((_, server)) = event.member.as_deref().filter(|_| event.was_member).and_then(|m| m.split_once(':'))
+        {
             servers.insert(server.to_owned());
         }
         servers.retain(|s| self.is_mine(s) && behalf.as_ref() != Some(s));

@@ -110,7 +110,8 @@ impl Sender {
         if !self.cx.config.presence.track {
             return Ok(());
         }
-        let rooms: Vec<String> = self.cx.store.joined_rooms(&row.user_id).await?.into_iter().map(String::from).collect();
+        let rooms: Vec<String> =
+            self.cx.store.joined_rooms(&row.user_id).await?.into_iter().map(String::from).collect();
         let servers: HashSet<String> = self.cx.store.servers_by_room(&rooms).await?.into_values().flatten().collect();
         let edu = edus::presence(row, self.cx.now_ms());
         self.tell(servers.into_iter(), &format!("presence {}", row.user_id), &edu).await
@@ -118,7 +119,9 @@ impl Sender {
 
     /// The server of a user who joined is told of the presence of ours in the room.
     async fn others_joined(&self, room_id: &str, user_id: &str) -> Result<()> {
-        let Some((_, server)) = user_id.split_once(':').filter(|(_, server)| self.is_mine(server)) else { return Ok(()) };
+        let Some((_, server)) = user_id.split_once(':').filter(|(_, server)| self.is_mine(server)) else {
+            return Ok(());
+        };
         let users = self.cx.store.local_users_in(room_id).await?;
         let users: Vec<&str> = users.iter().map(|u| u.as_str()).collect();
         self.introduce(&users, &BTreeSet::from([server.to_owned()])).await
@@ -146,7 +149,9 @@ impl Sender {
                 Some("e") => (format!("e {:020} {}", update.token, value[1]), &value[1]),
                 _ => continue,
             };
-            let (Some(kind), Some(destination)) = (edu["edu_type"].as_str(), edu["destination"].as_str()) else { continue };
+            let (Some(kind), Some(destination)) = (edu["edu_type"].as_str(), edu["destination"].as_str()) else {
+                continue;
+            };
             let content: &Value = &edu["content"];
             let edu = Edu { kind: kind.to_owned(), content: content.clone() };
             self.tell(std::iter::once(destination.to_owned()), &key, &edu).await?;

@@ -44,7 +44,9 @@ impl Sender {
     async fn next(&self, destination: &str) -> Result<Transaction> {
         let mut t = Transaction::default();
         let (behind, first, to_device, device_lists) = match self.queues.get(destination) {
-            Some(q) => (q.behind, q.events.front().map_or(i64::MAX, |e| e.stream_ordering), q.to_device, q.device_lists),
+            Some(q) => {
+                (q.behind, q.events.front().map_or(i64::MAX, |e| e.stream_ordering), q.to_device, q.device_lists)
+            }
             None => return Ok(t),
         };
         if behind {

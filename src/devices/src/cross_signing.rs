@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_key_must_name_owner_and_usage() {
-        let key = |user: &str, usage: &str| match json!({"user_id": user, "usage": [usage], "keys": {"ed25519:a": "x"}}) {
+        let key = |user: &str, usage: &str| match json!({"user_id": user, "usage": [usage], "keys": {"ed25519:a": "x"}})
+        {
             serde_json::Value::Object(o) => o,
             _ => Object::new(),
         };

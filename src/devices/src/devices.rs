@@ -9,11 +9,9 @@ const MAX_NAME: usize = 100;
 
 fn check_name(name: Option<&str>) -> Result<()> {
     match name {
-        Some(n) if n.chars().count() > MAX_NAME => Err(Error::client(
-            400,
-            "M_TOO_LARGE",
-            format!("Device display name is too long (max {MAX_NAME})"),
-        )),
+        Some(n) if n.chars().count() > MAX_NAME => {
+            Err(Error::client(400, "M_TOO_LARGE", format!("Device display name is too long (max {MAX_NAME})")))
+        }
         _ => Ok(()),
     }
 }

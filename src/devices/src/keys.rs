@@ -37,7 +37,9 @@ fn same_key(stored: &str, new: &Value) -> bool {
 /// Splits `algorithm:key_id`.
 fn split(name: &str) -> Result<(&str, &str)> {
     let parts = name.split_once(':').filter(|(_, id)| !id.contains(':'));
-    parts.ok_or_else(|| Error::bad_json(format!("Invalid one_time_keys key {name:?}. Expected \"<algorithm>:<key_id>\".")))
+    parts.ok_or_else(|| {
+        Error::bad_json(format!("Invalid one_time_keys key {name:?}. Expected \"<algorithm>:<key_id>\"."))
+    })
 }
 
 impl Devices {
@@ -116,10 +118,14 @@ impl Devices {
         for (algorithm, n) in added {
             let total = counts.get(algorithm).copied().unwrap_or_default() + n;
             if total > MAX_ONE_TIME_KEYS {
-                return Err(Error::client(400, "M_TOO_LARGE", format!(
-                    "Uploading {n} more {algorithm} one-time keys would leave the device holding {total}, \
+                return Err(Error::client(
+                    400,
+                    "M_TOO_LARGE",
+                    format!(
+                        "Uploading {n} more {algorithm} one-time keys would leave the device holding {total}, \
                      over the limit of {MAX_ONE_TIME_KEYS}"
-                )));
+                    ),
+                ));
             }
         }
         Ok(())

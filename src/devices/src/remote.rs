@@ -86,7 +86,12 @@ impl Devices {
         Ok(all)
     }
 
-    async fn ask_server_for_keys(&self, server: OwnedServerName, mut wanted: BTreeMap<String, Vec<String>>, follow: Vec<String>) -> Remote {
+    async fn ask_server_for_keys(
+        &self,
+        server: OwnedServerName,
+        mut wanted: BTreeMap<String, Vec<String>>,
+        follow: Vec<String>,
+    ) -> Remote {
         let mut found = Remote::default();
         if !follow.is_empty() {
             match self.resync(&follow).await {
@@ -116,7 +121,10 @@ impl Devices {
     }
 
     /// Claims one-time keys of other servers' devices: (user → device → key, server → failure).
-    pub(crate) fn claim_elsewhere<'a>(&'a self, wanted: &'a BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>) -> Boxed<'a, (Object, Object)> {
+    pub(crate) fn claim_elsewhere<'a>(
+        &'a self,
+        wanted: &'a BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>,
+    ) -> Boxed<'a, (Object, Object)> {
         Box::pin(async move {
             let (mut keys, mut failures) = (Object::new(), Object::new());
             let asked = iter(by_server(wanted)).map(|(server, wanted)| async move {
@@ -135,7 +143,9 @@ impl Devices {
                 match answer {
                     Ok(answer) => {
                         let theirs = answer.get("one_time_keys").and_then(Value::as_object).into_iter().flatten();
-                        keys.extend(theirs.filter(|(user, _)| wanted.contains_key(*user)).map(|(u, k)| (u.clone(), k.clone())));
+                        keys.extend(
+                            theirs.filter(|(user, _)| wanted.contains_key(*user)).map(|(u, k)| (u.clone(), k.clone())),
+                        );
                     }
                     Err(e) => {
                         failures.insert(server.to_string(), failure(&e));
@@ -151,7 +161,8 @@ impl Devices {
     pub fn resync<'a>(&'a self, user_ids: &'a [String]) -> Boxed<'a, Result<BTreeMap<String, Option<Value>>>> {
         Box::pin(async move {
             if !self.cx.store.streams.is_writer(Stream::DeviceLists) {
-                let answer = self.ask_writer("multi_user_device_resync", &[], true, json!({"user_ids": user_ids})).await?;
+                let answer =
+                    self.ask_writer("multi_user_device_resync", &[], true, json!({"user_ids": user_ids})).await?;
                 return Ok(serde_json::from_value(answer)?);
             }
             let mut known = self.kept(user_ids).await?;
@@ -176,11 +187,13 @@ impl Devices {
     /// The lists that are complete here, in the shape of [`Self::resync`].
     async fn kept(&self, user_ids: &[String]) -> Result<BTreeMap<String, Value>> {
         let known = self.cx.store.cached_remote_devices(user_ids).await?.into_iter();
-        Ok(known.map(|(user, devices)| {
-            let devices: Vec<Object> = devices.into_values().collect();
-            let list = json!({"user_id": user, "devices": devices});
-            (user, list)
-        }).collect())
+        Ok(known
+            .map(|(user, devices)| {
+                let devices: Vec<Object> = devices.into_values().collect();
+                let list = json!({"user_id": user, "devices": devices});
+                (user, list)
+            })
+            .collect())
     }
 
     /// Fetches all devices of a user and keeps them, unless somebody else does so just now.
@@ -210,7 +223,8 @@ impl Devices {
             let ids: Vec<String> = devices.iter().map(|d| id_of(d).ok_or_else(bad)).collect::<Result<_>>()?;
             let mut changed = Vec::new();
             if devices.len() <= MAX_DEVICES {
-                let contents: Vec<(String, String)> = ids.iter().cloned().zip(devices.iter().map(Value::to_string)).collect();
+                let contents: Vec<(String, String)> =
+                    ids.iter().cloned().zip(devices.iter().map(Value::to_string)).collect();
                 changed = self.cx.store.replace_remote_devices(user_id, &contents, &at).await?;
                 changed.extend(ids);
             }
@@ -222,14 +236,20 @@ impl Devices {
     }
 
     /// Keeps new cross-signing keys of another server's user; their public keys.
-    fn take_cross_signing_keys<'a>(&'a self, user_id: &'a str, master: Option<&'a Value>, own: Option<&'a Value>) -> Boxed<'a, Result<Vec<String>>> {
+    fn take_cross_signing_keys<'a>(
+        &'a self,
+        user_id: &'a str,
+        master: Option<&'a Value>,
+        own: Option<&'a Value>,
+    ) -> Boxed<'a, Result<Vec<String>>> {
         Box::pin(async move {
             let known = self.cx.store.cross_signing_keys(&[user_id.to_owned()], None).await?;
             let known = known.get(user_id);
             let mut new: Vec<(&str, Object)> = Vec::new();
             for (kind, key) in [("master", master), ("self_signing", own)] {
                 let Some(key) = key.and_then(Value::as_object) else { continue };
-                let is_theirs = key.get("user_id").and_then(Value::as_str) == Some(user_id) && public_key(key).is_some();
+                let is_theirs =
+                    key.get("user_id").and_then(Value::as_str) == Some(user_id) && public_key(key).is_some();
                 if is_theirs && known.and_then(|k| k.get(kind)) != Some(key) {
                     new.push((kind, key.clone()));
                 }
@@ -258,7 +278,9 @@ impl Devices {
             if follows {
                 let gone = update.get("deleted") == Some(&Value::Bool(true));
                 let mut content = update.clone();
-                ["user_id", "stream_id", "prev_id", "org.matrix.opentracing_context"].iter().for_each(|k| drop(content.remove(*k)));
+                ["user_id", "stream_id", "prev_id", "org.matrix.opentracing_context"]
+                    .iter()
+                    .for_each(|k| drop(content.remove(*k)));
                 let content = (!gone).then(|| Value::Object(content).to_string());
                 self.cx.store.set_remote_device(user_id, device_id, content.as_deref(), &at).await?;
             }
@@ -284,7 +306,8 @@ impl Devices {
         if self.cx.store.users_sharing_rooms(&[user_id.to_owned()]).await?.is_empty() {
             return Ok(());
         }
-        let keys = self.take_cross_signing_keys(user_id, update.get("master_key"), update.get("self_signing_key")).await?;
+        let keys =
+            self.take_cross_signing_keys(user_id, update.get("master_key"), update.get("self_signing_key")).await?;
         self.notify_device_update(user_id, &keys).await
     }
 

@@ -55,7 +55,8 @@ pub(crate) fn is_signed_by(object: &Object, user: &str, key: &VerifyKey) -> bool
     let Ok(signature) = Base64::<Standard, Vec<u8>>::parse(signature) else { return false };
     // Maps are sorted, so this is canonical JSON.
     let text = Value::Object(signed_part(object)).to_string();
-    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, &key.bytes, signature.as_bytes(), text.as_bytes()).is_ok()
+    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, &key.bytes, signature.as_bytes(), text.as_bytes())
+        .is_ok()
 }
 
 #[cfg(test)]
@@ -92,7 +93,9 @@ mod tests {
     fn cross_signing_keys_have_one_key() {
         let key = "k".repeat(42) + "A";
         assert!(VerifyKey::of_cross_signing_key(&object(json!({"keys": {"ed25519:a": key}}))).is_some());
-        assert!(VerifyKey::of_cross_signing_key(&object(json!({"keys": {"ed25519:a": key, "ed25519:b": key}}))).is_none());
+        assert!(
+            VerifyKey::of_cross_signing_key(&object(json!({"keys": {"ed25519:a": key, "ed25519:b": key}}))).is_none()
+        );
         assert!(VerifyKey::of_cross_signing_key(&object(json!({"keys": {"curve25519:a": key}}))).is_none());
         assert!(VerifyKey::of_cross_signing_key(&object(json!({}))).is_none());
     }

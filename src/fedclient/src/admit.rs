@@ -109,7 +109,13 @@ mod tests {
 
     fn door(sleep_limit: u64, reject_limit: u64, concurrent: u64) -> Arc<Door> {
         let (window_size_ms, sleep_delay_ms) = (3_600_000, 100);
-        Arc::new(Door::new(FederationRateLimit { window_size_ms, sleep_limit, sleep_delay_ms, reject_limit, concurrent }))
+        Arc::new(Door::new(FederationRateLimit {
+            window_size_ms,
+            sleep_limit,
+            sleep_delay_ms,
+            reject_limit,
+            concurrent,
+        }))
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
 //! Leaving servers alone that do not answer, as told by table `destinations`, which all processes share.
 
 use crate::{Call, Fed, FedError};
-use types::Boxed;
 use replication::Command;
 use slog::{info, warn};
 use store::destinations::Retry;
+use types::Boxed;
 
 /// What is known of a destination when a request begins.
 pub(crate) struct Limiter<'a> {
@@ -39,7 +39,9 @@ impl Fed {
             match store.destination_retry(server).await {
                 Ok(None) => return,
                 Ok(Some(_)) => {}
-                Err(e) => return warn!(self.0.cx.log, "unknown whether a server answers"; "server" => server, "error" => %e),
+                Err(e) => {
+                    return warn!(self.0.cx.log, "unknown whether a server answers"; "server" => server, "error" => %e);
+                }
             }
             if let Err(e) = store.set_destination_retry(server, None).await {
                 return warn!(self.0.cx.log, "not noted that a server is up"; "server" => server, "error" => %e);
@@ -85,7 +87,8 @@ impl Limiter<'_> {
 fn longer(before: Option<Retry>, config: &config::federation::Federation, now_ms: i64) -> Retry {
     let interval = match before {
         Some(r) => {
-            let grown = r.interval_ms as f64 * config.destination_retry_multiplier as f64 * rand::random_range(0.8..1.4);
+            let grown =
+                r.interval_ms as f64 * config.destination_retry_multiplier as f64 * rand::random_range(0.8..1.4);
             (grown as u64).min(config.destination_max_retry_interval_ms)
         }
         None => config.destination_min_retry_interval_ms,

@@ -71,7 +71,9 @@ impl From<FedError> for Error {
             FedError::BackingOff { destination, .. } | FedError::Unreachable { destination, .. } => {
                 Error::client(502, "M_UNKNOWN", format!("Could not reach {destination}"))
             }
-            FedError::NoProxy(_) => Error::client(502, "M_UNKNOWN", "The process that speaks to other servers does not answer"),
+            FedError::NoProxy(_) => {
+                Error::client(502, "M_UNKNOWN", "The process that speaks to other servers does not answer")
+            }
         }
     }
 }
@@ -153,7 +155,8 @@ impl Fed {
                 return Err(FedError::Denied(destination.to_owned()));
             }
             let limiter = self.limiter(&call).await?;
-            let retries = call.retries.unwrap_or(if call.patient { config.max_long_retries } else { config.max_short_retries });
+            let retries =
+                call.retries.unwrap_or(if call.patient { config.max_long_retries } else { config.max_short_retries });
             let mut attempt = 0;
             let outcome = loop {
                 let outcome = self.attempt(&call).await;

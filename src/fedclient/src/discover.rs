@@ -32,7 +32,9 @@ struct Name<'a> {
 impl<'a> Name<'a> {
     fn parse(name: &'a str) -> Self {
         let (bare, port) = match name.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') && (host.ends_with(']') || !host.contains(':')) => (host, port.parse().ok()),
+            Some((host, port)) if !port.ends_with(']') && (host.ends_with(']') || !host.contains(':')) => {
+                (host, port.parse().ok())
+            }
             _ => (name, None),
         };
         let host = bare.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(bare);
@@ -142,7 +144,8 @@ mod tests {
 
     #[test]
     fn services_go_by_priority() {
-        let found = ordered(vec![(20, 0, "b.example.".into(), 2), (10, 5, "a.example.".into(), 1), (0, 0, ".".into(), 0)]);
+        let found =
+            ordered(vec![(20, 0, "b.example.".into(), 2), (10, 5, "a.example.".into(), 1), (0, 0, ".".into(), 0)]);
         assert_eq!(found, [("a.example".to_owned(), 1), ("b.example".to_owned(), 2)]);
     }
 }

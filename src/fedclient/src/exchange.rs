@@ -18,7 +18,13 @@ const MAX_ANSWER: usize = 128 * 1024 * 1024;
 const RELAY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A request to a server; `path` with its query, percent-encoded.
-pub(crate) fn request(method: Method, server: &str, path: &str, headers: HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>> {
+pub(crate) fn request(
+    method: Method,
+    server: &str,
+    path: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>> {
     let uri = format!("{FEDERATION_SCHEME}://{server}{path}");
     let mut request = Request::builder().method(method).uri(uri).body(Full::new(body))?;
     *request.headers_mut() = headers;
@@ -28,7 +34,14 @@ pub(crate) fn request(method: Method, server: &str, path: &str, headers: HeaderM
 impl Fed {
     /// Sends a request that another process of this server has made and signed; the answer as it is.
     /// 503 if this process may not speak to other servers either.
-    pub async fn relay(&self, method: Method, server: &str, path: &str, headers: HeaderMap, body: Bytes) -> Result<Response<Bytes>> {
+    pub async fn relay(
+        &self,
+        method: Method,
+        server: &str,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>> {
         if self.0.proxies.is_some() {
             return Err(Error::unavailable("This process is not in outbound_federation_restricted_to"));
         }
@@ -39,7 +52,11 @@ impl Fed {
         }
     }
 
-    pub(crate) async fn exchange(&self, server: &str, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, FedError> {
+    pub(crate) async fn exchange(
+        &self,
+        server: &str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, FedError> {
         let lost = |reason: String| FedError::Unreachable { destination: server.to_owned(), reason };
         let response = match &self.0.proxies {
             // What happens between our processes says nothing about the server.

@@ -1,8 +1,8 @@
 //! Who sends us a request (spec: Server-Server API, "Request Authentication").
 
+use crate::Fed;
 use crate::sign::request;
 use crate::verify::unauthorized;
-use crate::Fed;
 use ruma::{OwnedServerName, ServerName};
 use serde_json::Value;
 use types::{Error, Result};
@@ -30,8 +30,8 @@ impl Fed {
         let me = &self.0.signer.server_name;
         let mut parsed = Vec::new();
         for header in headers.iter().filter(|h| h.starts_with("X-Matrix")) {
-            let header = parse(header)
-                .ok_or_else(|| Error::client(400, "M_UNAUTHORIZED", "Malformed Authorization header"))?;
+            let header =
+                parse(header).ok_or_else(|| Error::client(400, "M_UNAUTHORIZED", "Malformed Authorization header"))?;
             if let Some(destination) = header.destination.as_deref().filter(|d| d != me) {
                 return Err(unauthorized(format!("Destination mismatch in auth header, received: {destination:?}")));
             }
@@ -115,7 +115,13 @@ mod tests {
 
     #[test]
     fn malformed_headers_are_refused() {
-        for text in ["X-Matrix", "X-Matrix origin=a", r#"X-Matrix origin="a,key=b,sig=c"#, "X-Matrix origin=/,key=b,sig=c", "X-Matrix é"] {
+        for text in [
+            "X-Matrix",
+            "X-Matrix origin=a",
+            r#"X-Matrix origin="a,key=b,sig=c"#,
+            "X-Matrix origin=/,key=b,sig=c",
+            "X-Matrix é",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

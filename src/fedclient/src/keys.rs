@@ -63,7 +63,9 @@ impl Fed {
                 }
                 match self.ask_notary(notary, &missing).await {
                     Ok(()) => missing = self.look_up(missing, &mut found).await?,
-                    Err(e) => info!(self.0.cx.log, "key server did not help"; "server" => &notary.server_name, "error" => %e),
+                    Err(e) => {
+                        info!(self.0.cx.log, "key server did not help"; "server" => &notary.server_name, "error" => %e)
+                    }
                 }
             }
             if !missing.is_empty() {
@@ -129,7 +131,9 @@ impl Fed {
             }
             match self.check_notary(notary, keys).and_then(|()| self.check_answer(&server, keys)) {
                 Ok(keys) => fetched.push(keys),
-                Err(e) => info!(self.0.cx.log, "keys from a key server not believed"; "server" => server, "error" => %e),
+                Err(e) => {
+                    info!(self.0.cx.log, "keys from a key server not believed"; "server" => server, "error" => %e)
+                }
             }
         }
         self.0.cx.store.store_server_keys(&notary.server_name, &fetched, self.0.cx.now_ms()).await
@@ -276,7 +280,8 @@ impl Fed {
 /// Key id, key and until when it is valid, for current and old ones.
 fn keys_in(answer: &Value, valid_until_ms: i64) -> impl Iterator<Item = (&str, &str, i64)> {
     let part = |name: &str| answer[name].as_object().into_iter().flatten();
-    let current = part("verify_keys").filter_map(move |(id, k)| Some((id.as_str(), k["key"].as_str()?, valid_until_ms)));
+    let current =
+        part("verify_keys").filter_map(move |(id, k)| Some((id.as_str(), k["key"].as_str()?, valid_until_ms)));
     let old = part("old_verify_keys")
         .filter_map(|(id, k)| Some((id.as_str(), k["key"].as_str()?, k["expired_ts"].as_i64()?)));
     current.chain(old).filter(|(id, _, _)| id.starts_with("ed25519:"))

@@ -3,10 +3,10 @@
 use crate::Fed;
 use crate::keys::{Keys, Wanted, is_signed};
 use crate::sign::signable;
+use rules::hash::signed_text;
 use ruma::room_version_rules::SignaturesRules;
 use ruma::signatures::required_server_signatures_to_verify_event;
 use ruma::{CanonicalJsonObject, OwnedServerName, RoomVersionId};
-use rules::hash::signed_text;
 use serde_json::Value;
 use store::server_keys::KeyName;
 use types::canonical::{Json, Object, names_and_strings};
@@ -45,10 +45,15 @@ impl Fed {
 
     /// Checks the signatures of events of one room version (spec: "Validating hashes and signatures on received
     /// events"), in their order. Keys of all of them are fetched together.
-    pub fn verify_events<'a>(&'a self, version: &'a RoomVersionId, events: Vec<Object>) -> Boxed<'a, Result<Vec<Result<()>>>> {
+    pub fn verify_events<'a>(
+        &'a self,
+        version: &'a RoomVersionId,
+        events: Vec<Object>,
+    ) -> Boxed<'a, Result<Vec<Result<()>>>> {
         Box::pin(async move {
-            let rules = room_version::rules(version)
-                .ok_or_else(|| Error::client(400, "M_UNSUPPORTED_ROOM_VERSION", format!("Room version {version} is not known")))?;
+            let rules = room_version::rules(version).ok_or_else(|| {
+                Error::client(400, "M_UNSUPPORTED_ROOM_VERSION", format!("Room version {version} is not known"))
+            })?;
             let mut wanted = Vec::new();
             for event in &events {
                 let at = made_at(event, rules.enforce_key_validity);
@@ -123,9 +128,8 @@ fn check_event(event: &Object, keys: &Keys, rules: &ruma::room_version_rules::Ro
     let at = made_at(event, rules.enforce_key_validity);
     let text = signed_text(event, &rules.redaction)?;
     for server in signers(event, &rules.signatures)? {
-        let known = |id: &String| {
-            keys.get(&KeyName(server.to_string(), id.clone())).filter(|key| key.valid_until_ms >= at)
-        };
+        let known =
+            |id: &String| keys.get(&KeyName(server.to_string(), id.clone())).filter(|key| key.valid_until_ms >= at);
         let checked: Vec<bool> = signatures(event, server.as_str())
             .filter_map(|(id, signature)| Some(is_signed(&known(id)?.key, signature.as_str()?, &text)))
             .collect();

@@ -103,7 +103,13 @@ mod tests {
 
     #[test]
     fn answers_are_kept_as_long_as_they_say_within_bounds() {
-        for (text, seconds) in [("max-age=3600", 3600), ("public, Max-Age=1", 300), ("no-store", 300), ("max-age=9999999", 172_800), ("", 86_400)] {
+        for (text, seconds) in [
+            ("max-age=3600", 3600),
+            ("public, Max-Age=1", 300),
+            ("no-store", 300),
+            ("max-age=9999999", 172_800),
+            ("", 86_400),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, text.parse().expect("header"));
             assert_eq!(period(&headers).as_secs(), seconds, "{text}");

@@ -15,9 +15,12 @@ pub fn routes() -> Vec<Route<App>> {
         v1("GET", "FederationStateV1Servlet", "/_matrix/federation/v1/state/{room_id}").server(state),
         v1("GET", "FederationStateIdsServlet", "/_matrix/federation/v1/state_ids/{room_id}").server(state_ids),
         v1("GET", "FederationBackfillServlet", "/_matrix/federation/v1/backfill/{room_id}").server(backfill),
-        v1("POST", "FederationGetMissingEventsServlet", "/_matrix/federation/v1/get_missing_events/{room_id}").server(missing),
-        v1("GET", "FederationEventAuthServlet", "/_matrix/federation/v1/event_auth/{room_id}/{event_id}").server(event_auth),
-        v1("GET", "FederationTimestampLookupServlet", "/_matrix/federation/v1/timestamp_to_event/{room_id}").server(near),
+        v1("POST", "FederationGetMissingEventsServlet", "/_matrix/federation/v1/get_missing_events/{room_id}")
+            .server(missing),
+        v1("GET", "FederationEventAuthServlet", "/_matrix/federation/v1/event_auth/{room_id}/{event_id}")
+            .server(event_auth),
+        v1("GET", "FederationTimestampLookupServlet", "/_matrix/federation/v1/timestamp_to_event/{room_id}")
+            .server(near),
     ]
 }
 
@@ -108,6 +111,7 @@ async fn near(app: App, origin: OwnedServerName, rq: Rq) -> Result<Value> {
         _ => return Err(Error::invalid_param("Query parameter dir must be f or b")),
     };
     let found = app.store.event_near(room_id.as_str(), at, dir).await?;
-    let (event_id, ts) = found.ok_or_else(|| Error::not_found(format!("Unable to find event from {at} in direction {dir}")))?;
+    let (event_id, ts) =
+        found.ok_or_else(|| Error::not_found(format!("Unable to find event from {at} in direction {dir}")))?;
     Ok(json!({"event_id": event_id, "origin_server_ts": ts}))
 }

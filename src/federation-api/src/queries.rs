@@ -19,7 +19,8 @@ pub fn routes() -> Vec<Route<App>> {
         v1("GET", "PublicRoomList", public).server(public_rooms),
         v1("POST", "PublicRoomList", public).server(search_rooms),
         v1("GET", "FederationRoomHierarchyServlet", "/_matrix/federation/v1/hierarchy/{room_id}").server(hierarchy),
-        v1("GET", "RoomComplexityServlet", "/_matrix/federation/unstable/rooms/{room_id}/complexity").server(complexity),
+        v1("GET", "RoomComplexityServlet", "/_matrix/federation/unstable/rooms/{room_id}/complexity")
+            .server(complexity),
         v1("GET", "FederationVersionServlet", "/_matrix/federation/v1/version").open(version),
         v1("GET", "FederationUserDevicesQueryServlet", "/_matrix/federation/v1/user/devices/{user_id}").server(devices),
         v1("POST", "FederationClientKeysQueryServlet", "/_matrix/federation/v1/user/keys/query").server(keys),
@@ -43,7 +44,8 @@ async fn profile(app: &App, rq: &Rq) -> Result<Value> {
     if !app.cx.config.federation.allow_profile_lookup {
         return Err(Error::forbidden("Profile lookup over federation is disabled on this homeserver"));
     }
-    let user_id = OwnedUserId::try_from(param(rq, "user_id")?).map_err(|_| Error::invalid_param("user_id is not a user id"))?;
+    let user_id =
+        OwnedUserId::try_from(param(rq, "user_id")?).map_err(|_| Error::invalid_param("user_id is not a user id"))?;
     if user_id.server_name() != app.cx.config.server.name {
         return Err(Error::bad_request("User is not hosted on this homeserver"));
     }
@@ -79,7 +81,8 @@ async fn public_rooms(app: App, _: OwnedServerName, rq: Rq) -> Result<Json<Publi
         (_, Some(id)) => Network::named(id)?,
         _ => Network::Main,
     };
-    let listing = Listing { network, search: None, room_types: None, since: rq.param("since").map(str::to_owned), limit };
+    let listing =
+        Listing { network, search: None, room_types: None, since: rq.param("since").map(str::to_owned), limit };
     Ok(Json(app.rooms.public_rooms(&listing).await?))
 }
 
@@ -169,7 +172,8 @@ async fn claim(app: App, _: OwnedServerName, rq: Rq) -> Result<Value> {
     let own = format!(":{}", app.cx.config.server.name);
     let one = |algorithm: String| BTreeMap::from([(algorithm, 1)]);
     let wanted = body.one_time_keys.into_iter().filter(|(user, _)| user.ends_with(&own));
-    let wanted = wanted.map(|(user, devices)| (user, devices.into_iter().map(|(d, a)| (d, one(a))).collect())).collect();
+    let wanted =
+        wanted.map(|(user, devices)| (user, devices.into_iter().map(|(d, a)| (d, one(a))).collect())).collect();
     let mut found = app.devices.claim_keys(&wanted, false).await?;
     let keys = found.get_mut("one_time_keys").map(Value::take).unwrap_or(Value::Object(Map::new()));
     Ok(json!({"one_time_keys": keys}))

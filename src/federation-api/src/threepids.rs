@@ -16,7 +16,9 @@ pub fn routes() -> Vec<Route<App>> {
     let exchange = "/_matrix/federation/v1/exchange_third_party_invite/{room_id}";
     vec![
         // What is told carries the identity server's signature: nobody else need vouch for it. Synapse limits it no more.
-        route("POST", "On3pidBindServlet", "/_matrix/federation/v1/3pid/onbind").resource(Resource::Federation).open(bound),
+        route("POST", "On3pidBindServlet", "/_matrix/federation/v1/3pid/onbind")
+            .resource(Resource::Federation)
+            .open(bound),
         route("PUT", "FederationThirdPartyInviteExchangeServlet", exchange).server(exchanged),
     ]
 }

@@ -130,7 +130,11 @@ async fn run<A: App>(app: &A, route: Arc<Route<A>>, rq: Rq, forwarded: bool) -> 
 }
 
 /// A write goes on to its end even if the client hangs up.
-async fn finish_alone<A: App>(app: &A, id: u64, work: impl Future<Output = Result<Reply>> + Send + 'static) -> Result<Reply> {
+async fn finish_alone<A: App>(
+    app: &A,
+    id: u64,
+    work: impl Future<Output = Result<Reply>> + Send + 'static,
+) -> Result<Reply> {
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => {

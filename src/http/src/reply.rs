@@ -46,9 +46,7 @@ impl Reply {
     pub fn error(e: &Error) -> Self {
         let (status, body) = match e {
             Error::Client(c) => (c.status, c.body()),
-            Error::Internal(_) => {
-                (500, serde_json::json!({"errcode": "M_UNKNOWN", "error": "Internal server error"}))
-            }
+            Error::Internal(_) => (500, serde_json::json!({"errcode": "M_UNKNOWN", "error": "Internal server error"})),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::bytes(status, "application/json", body.to_string().into())

@@ -82,9 +82,8 @@ impl Rq {
 
     /// An integer query parameter; malformed is 400 M_INVALID_PARAM.
     pub fn int_param(&self, name: &str) -> Result<Option<i64>> {
-        let parse = |v: &str| {
-            v.parse().map_err(|_| Error::invalid_param(format!("Query parameter {name} must be an integer")))
-        };
+        let parse =
+            |v: &str| v.parse().map_err(|_| Error::invalid_param(format!("Query parameter {name} must be an integer")));
         self.param(name).map(parse).transpose()
     }
 

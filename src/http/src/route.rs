@@ -114,8 +114,7 @@ pub enum Rate {
 }
 
 /// A handler behind one pointer.
-pub type Handler<A> =
-    Arc<dyn Fn(A, Caller, Rq) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
+pub type Handler<A> = Arc<dyn Fn(A, Caller, Rq) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
 
 /// One endpoint.
 pub struct Route<A> {

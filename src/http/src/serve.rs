@@ -277,7 +277,6 @@ impl Drop for SocketFile {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::{bind_unix, proxied};

@@ -67,9 +67,7 @@ impl<A> Table<A> {
         let found = self.router.at(path).map_err(|_| Error::unrecognized("Unrecognized request"))?;
         let methods = &self.entries[*found.value];
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        let route = methods
-            .get(method)
-            .ok_or_else(|| Error::client(405, "M_UNRECOGNIZED", "Unrecognized request"))?;
+        let route = methods.get(method).ok_or_else(|| Error::client(405, "M_UNRECOGNIZED", "Unrecognized request"))?;
         let args = found.params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         Ok(Found { route: route.clone(), args })
     }

@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn denied_addresses_are_refused_but_for_exceptions() {
-        for (host, allowed) in [("127.0.0.1", false), ("[::ffff:127.0.0.1]", false), ("127.0.0.2", true), ("8.8.8.8", true)] {
+        for (host, allowed) in
+            [("127.0.0.1", false), ("[::ffff:127.0.0.1]", false), ("127.0.0.2", true), ("8.8.8.8", true)]
+        {
             assert_eq!(ranges().check_literal(host).is_ok(), allowed, "{host}");
         }
     }

@@ -170,7 +170,8 @@ impl Outgoing {
             let answered = async {
                 let response = client.request(request).await.map_err(|e| Error::internal(causes(&e)))?;
                 let (head, body) = response.into_parts();
-                let body = Limited::new(body, call.max_answer).collect().await.map_err(|e| Error::internal(e.to_string()))?;
+                let body =
+                    Limited::new(body, call.max_answer).collect().await.map_err(|e| Error::internal(e.to_string()))?;
                 Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
             };
             let outcome = tokio::time::timeout(call.timeout, answered).await;
@@ -191,7 +192,8 @@ impl Outgoing {
             Trust::Files(files) => tls::verifying(tls::Roots::Files(files), tls::MinimumVersion::V12)?,
             Trust::Anyone => tls::unverified(tls::MinimumVersion::V12)?,
         };
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))

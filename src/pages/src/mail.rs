@@ -81,7 +81,8 @@ impl Mailer {
     pub fn new(config: &Config, templates: Arc<Templates>) -> Result<Option<Self>> {
         let Some(email) = &config.email else { return Ok(None) };
         let from = email.from.replace("%(app)s", &email.app_name);
-        let from = from.parse().map_err(|e| Error::internal(format!("email.notif_from: {from:?} is no address: {e}")))?;
+        let from =
+            from.parse().map_err(|e| Error::internal(format!("email.notif_from: {from:?} is no address: {e}")))?;
         Ok(Some(Self {
             transport: transport(email)?,
             host: email.host.clone(),

@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn what_comes_from_outside_is_escaped_in_pages_only() {
         let templates = Templates::load(&config("")).expect("templates");
-        let page = templates.render("password_reset_failure.html", context! { failure_reason => "<b>&" }).expect("a page");
+        let page =
+            templates.render("password_reset_failure.html", context! { failure_reason => "<b>&" }).expect("a page");
         assert!(page.contains("&lt;b&gt;&amp;") && !page.contains("<b>&"), "{page}");
         let text = templates.render("registration.txt", context! { link => "https://a/?b=1&c=2" }).expect("a text");
         assert!(text.contains("https://a/?b=1&c=2"), "{text}");
@@ -132,7 +133,8 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let own = "{% extends \"_base.html\" %}{% block body %}Mine on {{ server_name }}{% endblock %}";
         std::fs::write(folder.join("auth_success.html"), own).expect("a template");
-        let templates = Templates::load(&config(&format!("templates: {{custom_template_directory: {}}}", folder.display())));
+        let templates =
+            Templates::load(&config(&format!("templates: {{custom_template_directory: {}}}", folder.display())));
         let page = templates.expect("templates").render("auth_success.html", context! {}).expect("a page");
         assert!(page.contains("Mine on a.test") && page.contains("<html"), "{page}");
     }

@@ -72,7 +72,12 @@ impl Check<'_> {
     fn show(&mut self, duties: Duties, files: &[PathBuf]) {
         let file = files.last().map(PathBuf::as_path).unwrap_or_else(|| Path::new(""));
         if let Some(other) = self.shown.insert(duties.instance.clone(), file.to_owned()) {
-            eprintln!("{}: worker_name: {:?} is also the name in {}; allowed: a name of its own for each process", file.display(), duties.instance, other.display());
+            eprintln!(
+                "{}: worker_name: {:?} is also the name in {}; allowed: a name of its own for each process",
+                file.display(),
+                duties.instance,
+                other.display()
+            );
             self.bad = true;
         }
         for listener in &duties.listeners {
@@ -81,8 +86,13 @@ impl Check<'_> {
                 Bind::Tcp { port, .. } => format!("port {port}"),
                 Bind::Unix { path, .. } => path.display().to_string(),
             };
-            if let Some(other) = self.places.insert(place.clone(), duties.instance.clone()).filter(|o| *o != duties.instance) {
-                eprintln!("warning: {} and {other} both listen on {place}, which only works on different hosts", duties.instance);
+            if let Some(other) =
+                self.places.insert(place.clone(), duties.instance.clone()).filter(|o| *o != duties.instance)
+            {
+                eprintln!(
+                    "warning: {} and {other} both listen on {place}, which only works on different hosts",
+                    duties.instance
+                );
                 self.warnings += 1;
             }
         }

@@ -157,7 +157,13 @@ pub struct GenerateConfig {
 #[derive(Debug, StructOpt)]
 pub struct GenerateKeys {
     /// Make the files that this configuration names and that are missing
-    #[structopt(short = "c", long = "config-path", parse(from_os_str), number_of_values = 1, conflicts_with = "output")]
+    #[structopt(
+        short = "c",
+        long = "config-path",
+        parse(from_os_str),
+        number_of_values = 1,
+        conflicts_with = "output"
+    )]
     pub config_path: Vec<PathBuf>,
     /// Write a signing key to this file; "-" is standard output
     #[structopt(short, long, parse(from_os_str))]
@@ -189,7 +195,14 @@ pub struct RegisterUser {
     #[structopt(long)]
     pub exists_ok: bool,
     /// Configuration to take the shared secret and the server's address from
-    #[structopt(short, long = "config", alias = "config-path", parse(from_os_str), number_of_values = 1, required_unless = "shared-secret")]
+    #[structopt(
+        short,
+        long = "config",
+        alias = "config-path",
+        parse(from_os_str),
+        number_of_values = 1,
+        required_unless = "shared-secret"
+    )]
     pub config: Vec<PathBuf>,
     /// The shared secret
     #[structopt(short = "k", long, conflicts_with = "config")]
@@ -254,7 +267,8 @@ pub fn read() -> Result<Cli, structopt::clap::Error> {
 }
 
 fn from(mut args: Vec<std::ffi::OsString>) -> Result<Cli, structopt::clap::Error> {
-    let name = args.first().and_then(|a| std::path::Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
+    let name =
+        args.first().and_then(|a| std::path::Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
     let command = match name {
         "synapse_homeserver" => Some("homeserver"),
         "synapse_worker" => Some("worker"),
@@ -279,25 +293,41 @@ mod tests {
 
     #[test]
     fn synapses_command_lines_are_understood() {
-        let Cli::Homeserver(args) = parse("/usr/bin/synapse_homeserver -D --config-path a --config-path=b -c c --keys-directory k") else {
+        let Cli::Homeserver(args) =
+            parse("/usr/bin/synapse_homeserver -D --config-path a --config-path=b -c c --keys-directory k")
+        else {
             panic!("not the homeserver");
         };
         assert_eq!(args.files.config_path, ["a", "b", "c"].map(PathBuf::from));
         assert_eq!(args.new.config_directory, Some("k".into()));
-        let Cli::Homeserver(args) = parse("plexus homeserver --generate-config --report-stats=no --server-name localhost:8800 -c x") else {
+        let Cli::Homeserver(args) =
+            parse("plexus homeserver --generate-config --report-stats=no --server-name localhost:8800 -c x")
+        else {
             panic!("not the homeserver");
         };
         assert!(args.generate_config && args.new.server_name.as_deref() == Some("localhost:8800"));
-        let Cli::Homeserver(args) = parse("plexus homeserver -H name --generate-keys -c x") else { panic!("not the homeserver") };
+        let Cli::Homeserver(args) = parse("plexus homeserver -H name --generate-keys -c x") else {
+            panic!("not the homeserver")
+        };
         assert!(args.generate_missing_configs && !args.generate_config);
-        assert!(matches!(parse("synapse_worker -c a -c b --no-redirect-stdio"), Cli::Worker(w) if w.files.config_path.len() == 2));
-        let Cli::RegisterUser(args) = parse("register_new_matrix_user -u a -p b -a -c x -c y http://h:1") else { panic!("not register-user") };
+        assert!(
+            matches!(parse("synapse_worker -c a -c b --no-redirect-stdio"), Cli::Worker(w) if w.files.config_path.len() == 2)
+        );
+        let Cli::RegisterUser(args) = parse("register_new_matrix_user -u a -p b -a -c x -c y http://h:1") else {
+            panic!("not register-user")
+        };
         assert!(args.admin && args.config.len() == 2 && args.server_url.as_deref() == Some("http://h:1"));
     }
 
     #[test]
     fn contradictions_are_refused() {
-        for line in ["plexus", "plexus nothing", "plexus homeserver --report-stats=maybe", "plexus register-user -u a", "plexus register-user -a --no-admin -k x"] {
+        for line in [
+            "plexus",
+            "plexus nothing",
+            "plexus homeserver --report-stats=maybe",
+            "plexus register-user -u a",
+            "plexus register-user -a --no-admin -k x",
+        ] {
             assert!(from(line.split(' ').map(Into::into).collect()).is_err(), "{line}");
         }
     }

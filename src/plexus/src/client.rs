@@ -60,12 +60,24 @@ impl Client {
     }
 
     /// POST of JSON.
-    pub async fn post(&self, target: &Target, path: &str, token: Option<&str>, body: &Value) -> Result<(u16, Value), String> {
+    pub async fn post(
+        &self,
+        target: &Target,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> Result<(u16, Value), String> {
         self.json("POST", target, path, token, Some(body)).await
     }
 
     /// PUT of JSON.
-    pub async fn put(&self, target: &Target, path: &str, token: Option<&str>, body: &Value) -> Result<(u16, Value), String> {
+    pub async fn put(
+        &self,
+        target: &Target,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> Result<(u16, Value), String> {
         self.json("PUT", target, path, token, Some(body)).await
     }
 
@@ -75,13 +87,27 @@ impl Client {
         Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    async fn json(&self, method: &str, target: &Target, path: &str, token: Option<&str>, body: Option<&Value>) -> Result<(u16, Value), String> {
+    async fn json(
+        &self,
+        method: &str,
+        target: &Target,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), String> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let (status, bytes) = self.request(method, target, path, token, body.into()).await?;
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 
-    async fn request(&self, method: &str, target: &Target, path: &str, token: Option<&str>, body: Bytes) -> Result<(u16, Bytes), String> {
+    async fn request(
+        &self,
+        method: &str,
+        target: &Target,
+        path: &str,
+        token: Option<&str>,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), String> {
         let uri = match target {
             Target::Url(base) => format!("{base}{path}"),
             Target::Unix(_) => path.to_owned(),
@@ -104,8 +130,12 @@ impl Client {
 
     async fn exchange(&self, target: &Target, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), String> {
         let response = match target {
-            Target::Url(base) => self.0.request(request).await.map_err(|e| format!("can't reach {base}: {}", chain(&e)))?,
-            Target::Unix(path) => over_socket(path, request).await.map_err(|e| format!("can't reach {}: {e}", path.display()))?,
+            Target::Url(base) => {
+                self.0.request(request).await.map_err(|e| format!("can't reach {base}: {}", chain(&e)))?
+            }
+            Target::Unix(path) => {
+                over_socket(path, request).await.map_err(|e| format!("can't reach {}: {e}", path.display()))?
+            }
         };
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
@@ -119,13 +149,19 @@ fn trusting(file: &Path) -> Result<rustls::ClientConfig, String> {
         roots.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn over_socket(path: &PathBuf, request: Request<Full<Bytes>>) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+async fn over_socket(
+    path: &PathBuf,
+    request: Request<Full<Bytes>>,
+) -> Result<hyper::Response<hyper::body::Incoming>, String> {
     let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| e.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection);
     sender.send_request(request).await.map_err(|e| e.to_string())
 }

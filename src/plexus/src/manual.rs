@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn every_command_is_in_the_manual() {
         let page = page();
-        for part in [".SH PLEXUS HOMESERVER\n", ".SH PLEXUS CLUSTER RENDER\n", "\\-\\-no\\-first\\-user", "EXIT CODES:"] {
+        for part in [".SH PLEXUS HOMESERVER\n", ".SH PLEXUS CLUSTER RENDER\n", "\\-\\-no\\-first\\-user", "EXIT CODES:"]
+        {
             assert!(page.contains(part), "{part} is not in\n{page}");
         }
         assert!(!page.contains('\u{1b}'), "colours in the manual");

@@ -1,8 +1,8 @@
 //! One process from configuration to exit.
 
 use crate::exit;
-use crate::logging;
 use crate::inherited::Inherited;
+use crate::logging;
 use crate::notify::{self, notify};
 use crate::source::Source;
 use app::App;
@@ -141,7 +141,13 @@ impl Reload<'_> {
     }
 }
 
-async fn serve(config: Config, instance: &str, log: &Logger, mut inherited: Inherited, reload: Reload<'_>) -> Result<()> {
+async fn serve(
+    config: Config,
+    instance: &str,
+    log: &Logger,
+    mut inherited: Inherited,
+    reload: Reload<'_>,
+) -> Result<()> {
     notify::watchdog();
     // Synapse writes it as a daemon only: where it runs under systemd the path is often one that nobody can write to.
     if let Some(path) = &config.server.pid_file

@@ -8,8 +8,14 @@ use crate::process;
 
 /// All but what no proxy of clients and servers passes on.
 pub fn rows() -> Vec<RouteRow> {
-    let public = |r: &&Route<App>| !matches!(r.resource, http::Resource::Replication | http::Resource::Metrics | http::Resource::Health);
-    process::routes().iter().filter(public).map(|r| RouteRow { method: r.method.to_string(), path: r.path.to_owned(), class: class(r.on) }).collect()
+    let public = |r: &&Route<App>| {
+        !matches!(r.resource, http::Resource::Replication | http::Resource::Metrics | http::Resource::Health)
+    };
+    process::routes()
+        .iter()
+        .filter(public)
+        .map(|r| RouteRow { method: r.method.to_string(), path: r.path.to_owned(), class: class(r.on) })
+        .collect()
 }
 
 fn class(on: On) -> Class {

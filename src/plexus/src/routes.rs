@@ -14,7 +14,9 @@ use crate::{cli, exit, process};
 /// Prints the table.
 pub fn run(args: &cli::Routes) -> ExitCode {
     let mut routes = process::routes();
-    routes.sort_by(|a, b| (a.resource as u8, a.path, a.method.as_str()).cmp(&(b.resource as u8, b.path, b.method.as_str())));
+    routes.sort_by(|a, b| {
+        (a.resource as u8, a.path, a.method.as_str()).cmp(&(b.resource as u8, b.path, b.method.as_str()))
+    });
     let text = match args.format.as_str() {
         "json" => json(&routes),
         "nginx" => match nginx(args.cluster.as_deref()) {
@@ -46,10 +48,21 @@ fn place(on: On) -> String {
 }
 
 fn markdown(routes: &[Route<App>]) -> String {
-    let mut text = String::from("| Method | Path | Name | Resource | Access | Answered by | Rate limit |\n|---|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| Method | Path | Name | Resource | Access | Answered by | Rate limit |\n|---|---|---|---|---|---|---|\n",
+    );
     for r in routes {
         let path = r.path.replace('|', "\\|");
-        let _ = writeln!(text, "| {} | `{path}` | {} | {:?} | {:?} | {} | {:?} |", r.method, r.name, r.resource, r.access, place(r.on), r.rate);
+        let _ = writeln!(
+            text,
+            "| {} | `{path}` | {} | {:?} | {:?} | {} | {:?} |",
+            r.method,
+            r.name,
+            r.resource,
+            r.access,
+            place(r.on),
+            r.rate
+        );
     }
     text
 }
@@ -161,7 +174,9 @@ mod tests {
         let lines: Vec<_> = lines.filter(|(regex, _)| regex.as_str().contains(" /")).collect();
         let mut checked = 0;
         for row in rows() {
-            let wanted = lines.iter().find(|(regex, _)| regex.as_str() == format!("^{} {}$", row.method, config::plan::regex_of(&row.path)));
+            let wanted = lines
+                .iter()
+                .find(|(regex, _)| regex.as_str() == format!("^{} {}$", row.method, config::plan::regex_of(&row.path)));
             let (_, wanted) = wanted.unwrap_or_else(|| panic!("{} {} has no line", row.method, row.path));
             for path in expand(&row.path) {
                 let request = format!("{} {}", row.method, example(&path));

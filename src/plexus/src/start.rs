@@ -92,8 +92,12 @@ pub fn generate_config(paths: &[PathBuf], new: &cli::NewConfig) -> ExitCode {
 
 fn write_config(path: &Path, new: &cli::NewConfig) -> Result<(), String> {
     let name = new.server_name.as_deref().ok_or("A new configuration needs the server's name: -H NAME")?;
-    let server_name = <&ruma::ServerName>::try_from(name).map_err(|_| format!("{name:?} is no server name; allowed: a host name or address, with or without a port"))?;
-    let report_stats = new.report_stats.as_deref().ok_or("Please say --report-stats=yes or --report-stats=no (nothing is ever reported)")?;
+    let server_name = <&ruma::ServerName>::try_from(name)
+        .map_err(|_| format!("{name:?} is no server name; allowed: a host name or address, with or without a port"))?;
+    let report_stats = new
+        .report_stats
+        .as_deref()
+        .ok_or("Please say --report-stats=yes or --report-stats=no (nothing is ever reported)")?;
     let absolute = |path: &Path| std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let config_dir = absolute(new.config_directory.as_deref().unwrap_or(folder))?;

@@ -35,7 +35,12 @@ pub enum Registered {
 }
 
 /// Registers a user with the shared secret: a nonce, then its HMAC with the user's details.
-pub async fn register(client: &Client, target: &Target, secret: &str, user: &NewUser<'_>) -> Result<Registered, String> {
+pub async fn register(
+    client: &Client,
+    target: &Target,
+    secret: &str,
+    user: &NewUser<'_>,
+) -> Result<Registered, String> {
     const PATH: &str = "/_synapse/admin/v1/register";
     let (status, body) = client.get(target, PATH, None).await?;
     let nonce = body["nonce"].as_str().filter(|_| status == 200).ok_or_else(|| refused(status, &body))?;
@@ -65,7 +70,11 @@ fn mac(secret: &str, nonce: &str, user: &NewUser<'_>) -> Result<String, String> 
 }
 
 fn refused(status: u16, body: &serde_json::Value) -> String {
-    format!("the server answered {status} {} {}", body["errcode"].as_str().unwrap_or_default(), body["error"].as_str().unwrap_or_default())
+    format!(
+        "the server answered {status} {} {}",
+        body["errcode"].as_str().unwrap_or_default(),
+        body["error"].as_str().unwrap_or_default()
+    )
 }
 
 /// `plexus register-user`
@@ -95,10 +104,16 @@ fn try_register(args: &RegisterUser) -> Result<(), Failed> {
         return Err(failed("no user name"));
     }
     let password = read_password(args)?;
-    let admin = args.admin || (!args.no_admin && args.user.is_none() && matches!(ask("Make admin [no]: ")?.as_str(), "y" | "yes" | "true"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.to_string()))?;
+    let admin = args.admin
+        || (!args.no_admin
+            && args.user.is_none()
+            && matches!(ask("Make admin [no]: ")?.as_str(), "y" | "yes" | "true"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.to_string()))?;
     let user = NewUser { name: &name, password: &password, admin, user_type: args.user_type.as_deref() };
-    let registered = runtime.block_on(async { register(&Client::new(authorities.as_deref())?, &target, &secret, &user).await }).map_err(failed)?;
+    let registered = runtime
+        .block_on(async { register(&Client::new(authorities.as_deref())?, &target, &secret, &user).await })
+        .map_err(failed)?;
     match registered {
         Registered::Made(answer) => println!("Registered {}", answer["user_id"].as_str().unwrap_or(&name)),
         Registered::Exists if args.exists_ok => println!("The user exists already."),
@@ -121,13 +136,19 @@ fn server(args: &RegisterUser) -> Result<Server, Failed> {
         let target = given.map_or_else(|| Target::parse("http://localhost:8008"), Ok).map_err(failed)?;
         return Ok(Server { secret: secret.clone(), target, authorities: None });
     }
-    let config = Config::load(&args.config, Role::Homeserver).map_err(|errors| (report(&errors), String::new()))?.config;
-    let secret = config.registration.shared_secret.as_ref().ok_or_else(|| (exit::code(exit::CONFIG), "registration_shared_secret is not set".to_owned()))?;
+    let config =
+        Config::load(&args.config, Role::Homeserver).map_err(|errors| (report(&errors), String::new()))?.config;
+    let secret = config
+        .registration
+        .shared_secret
+        .as_ref()
+        .ok_or_else(|| (exit::code(exit::CONFIG), "registration_shared_secret is not set".to_owned()))?;
     let secret = secret.expose().to_owned();
     match given {
         Some(target) => Ok(Server { secret, target, authorities: None }),
         None => {
-            let target = own_listener(&config).ok_or_else(|| failed("no listener with the resource client; say the server's URL"))?;
+            let target = own_listener(&config)
+                .ok_or_else(|| failed("no listener with the resource client; say the server's URL"))?;
             Ok(Server { secret, target, authorities: config.workers.replication_ca.clone() })
         }
     }
@@ -138,7 +159,8 @@ fn server(args: &RegisterUser) -> Result<Server, Failed> {
 fn own_listener(config: &Config) -> Option<Target> {
     config.listeners.iter().filter(|l| l.serves(Resource::Client)).find_map(|listener| match &listener.bind {
         Bind::Tcp { port, addresses, tls } if !tls || config.workers.replication_ca.is_some() => {
-            let address = addresses.iter().map(String::as_str).find(|a| !matches!(*a, "::" | "0.0.0.0")).unwrap_or("127.0.0.1");
+            let address =
+                addresses.iter().map(String::as_str).find(|a| !matches!(*a, "::" | "0.0.0.0")).unwrap_or("127.0.0.1");
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
             let scheme = if *tls { "https" } else { "http" };
             Target::parse(&format!("{scheme}://{host}:{port}")).ok()

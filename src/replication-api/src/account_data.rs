@@ -10,7 +10,11 @@ use types::Result;
 pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
         post("ReplicationAddUserAccountData", "/_synapse/replication/add_user_account_data/{user_id}/{type}", set),
-        post("ReplicationRemoveUserAccountData", "/_synapse/replication/remove_user_account_data/{user_id}/{type}", remove),
+        post(
+            "ReplicationRemoveUserAccountData",
+            "/_synapse/replication/remove_user_account_data/{user_id}/{type}",
+            remove,
+        ),
         post(
             "ReplicationAddRoomAccountData",
             "/_synapse/replication/add_room_account_data/{user_id}/{room_id}/{type}",

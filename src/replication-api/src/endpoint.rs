@@ -111,8 +111,7 @@ impl Answers {
 
 /// A field of the body in its right type.
 pub(crate) fn take<T: serde::de::DeserializeOwned>(body: &mut Object, field: &str) -> Result<T> {
-    serde_json::from_value(body.remove(field).unwrap_or_default())
-        .map_err(|e| Error::bad_json(format!("{field}: {e}")))
+    serde_json::from_value(body.remove(field).unwrap_or_default()).map_err(|e| Error::bad_json(format!("{field}: {e}")))
 }
 
 /// `{}`.

@@ -8,11 +8,7 @@ use types::Result;
 
 pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
-        post(
-            "ReplicationBumpPresenceActiveTime",
-            "/_synapse/replication/bump_presence_active_time/{user_id}",
-            active,
-        ),
+        post("ReplicationBumpPresenceActiveTime", "/_synapse/replication/bump_presence_active_time/{user_id}", active),
         post("ReplicationPresenceSetState", "/_synapse/replication/presence_set_state/{user_id}", set),
     ]
 }

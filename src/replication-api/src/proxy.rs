@@ -10,7 +10,9 @@ pub(crate) fn routes() -> Vec<Route<App>> {
     // Open: the secret comes in a header of its own, Authorization is for the other server.
     ["GET", "PUT", "POST", "DELETE"]
         .into_iter()
-        .map(|m| route(m, "FederationProxy", "/_synapse/replication/plexus_federation_proxy/{server}/{*path}").open(proxy))
+        .map(|m| {
+            route(m, "FederationProxy", "/_synapse/replication/plexus_federation_proxy/{server}/{*path}").open(proxy)
+        })
         .collect()
 }
 
@@ -50,12 +52,22 @@ fn check(app: &App, headers: &HeaderMap) -> Result<()> {
 /// own answer gets from its body.
 fn end_to_end(headers: &HeaderMap) -> Vec<(HeaderName, httpcrate::HeaderValue)> {
     const HOP_BY_HOP: [&str; 11] = [
-        "connection", "content-length", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-        "te", "trailer", "trailers", "transfer-encoding", "upgrade",
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
     ];
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let named: Vec<String> = named.map(|name| name.trim().to_ascii_lowercase()).collect();
-    let kept = headers.iter().filter(|(n, _)| !HOP_BY_HOP.contains(&n.as_str()) && !named.iter().any(|x| x == n.as_str()));
+    let kept =
+        headers.iter().filter(|(n, _)| !HOP_BY_HOP.contains(&n.as_str()) && !named.iter().any(|x| x == n.as_str()));
     kept.map(|(n, v)| (n.clone(), v.clone())).collect()
 }
 
@@ -67,8 +79,13 @@ mod tests {
     fn headers_of_a_connection_stay_there() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, X-Hop"), ("x-hop", "1"), ("keep-alive", "timeout=5"), ("transfer-encoding", "chunked"),
-            ("content-length", "2"), ("content-type", "application/json"), ("retry-after", "5"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "2"),
+            ("content-type", "application/json"),
+            ("retry-after", "5"),
         ] {
             headers.append(HeaderName::from_static(name), value.parse().expect("header"));
         }

@@ -8,19 +8,23 @@ use serde_json::Value;
 use types::{Error, Result};
 
 pub(crate) fn routes() -> Vec<Route<App>> {
-    vec![post_once(
-        "RegisterDeviceReplication",
-        "/_synapse/replication/device_check_registered/{user_id}/{txn_id}",
-        open,
-    ), post_once(
-        "ReplicationPostRegisterActionsServlet",
-        "/_synapse/replication/post_register/{user_id}/{txn_id}",
-        registered,
-    ), post_once(
-        "ReplicationNotifyAccountDeactivatedServlet",
-        "/_synapse/replication/notify_account_deactivated/{user_id}/{txn_id}",
-        deactivated,
-    )]
+    vec![
+        post_once(
+            "RegisterDeviceReplication",
+            "/_synapse/replication/device_check_registered/{user_id}/{txn_id}",
+            open,
+        ),
+        post_once(
+            "ReplicationPostRegisterActionsServlet",
+            "/_synapse/replication/post_register/{user_id}/{txn_id}",
+            registered,
+        ),
+        post_once(
+            "ReplicationNotifyAccountDeactivatedServlet",
+            "/_synapse/replication/notify_account_deactivated/{user_id}/{txn_id}",
+            deactivated,
+        ),
+    ]
 }
 
 /// What follows a registration by interactive authentication.

@@ -8,18 +8,43 @@ use std::fmt;
 pub enum Command {
     /// Asks every process for its positions.
     Replicate,
-    Position { stream: String, instance: String, previous: i64, token: i64 },
+    Position {
+        stream: String,
+        instance: String,
+        previous: i64,
+        token: i64,
+    },
     /// `token` None: more rows of the same token follow (`batch`).
-    Rdata { stream: String, instance: String, token: Option<i64>, row: Value },
+    Rdata {
+        stream: String,
+        instance: String,
+        token: Option<i64>,
+        row: Value,
+    },
     UserSync(UserSync),
     /// The process stopped: none of its users syncs there any more.
-    ClearUserSync { instance_id: String },
-    FederationAck { instance: String, token: i64 },
+    ClearUserSync {
+        instance_id: String,
+    },
+    FederationAck {
+        instance: String,
+        token: i64,
+    },
     UserIp(UserIp),
-    RemoteServerUp { server: String },
-    LockReleased { instance: String, name: String, key: String },
-    NewActiveTask { id: String },
-    CancelTask { id: String },
+    RemoteServerUp {
+        server: String,
+    },
+    LockReleased {
+        instance: String,
+        name: String,
+        key: String,
+    },
+    NewActiveTask {
+        id: String,
+    },
+    CancelTask {
+        id: String,
+    },
 }
 
 /// A device began or stopped to sync at a process.

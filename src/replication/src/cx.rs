@@ -131,7 +131,9 @@ fn writers(config: &Config, stream: Stream) -> Vec<String> {
         Some(group) => config.owners().writers(group).to_vec(),
         None if stream == Stream::Caches => Vec::new(),
         // Main hands EDUs to senders elsewhere through this stream; if it sends itself there is no stream.
-        None if stream == Stream::Federation && config.workers.federation_senders.iter().any(|s| s == MASTER) => Vec::new(),
+        None if stream == Stream::Federation && config.workers.federation_senders.iter().any(|s| s == MASTER) => {
+            Vec::new()
+        }
         None => vec![MASTER.to_owned()],
     }
 }

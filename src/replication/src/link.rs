@@ -36,9 +36,10 @@ fn address(redis: &Redis) -> ConnectionAddr {
 
 fn with_tls(info: ConnectionInfo, tls: &config::redis::RedisTls) -> Result<Client> {
     let client_tls = match (&tls.certificate_file, &tls.private_key_file) {
-        (Some(cert), Some(key)) => {
-            Some(redis::ClientTlsConfig { client_cert: read("certificate_file", cert)?, client_key: read("private_key_file", key)? })
-        }
+        (Some(cert), Some(key)) => Some(redis::ClientTlsConfig {
+            client_cert: read("certificate_file", cert)?,
+            client_key: read("private_key_file", key)?,
+        }),
         _ => None,
     };
     let root_cert = match (&tls.ca_file, &tls.ca_path) {
@@ -56,7 +57,8 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
 /// All certificates of a folder, one after the other.
 fn read_folder(folder: &Path) -> Result<Vec<u8>> {
     let mut all = Vec::new();
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::internal(format!("redis.ca_path: {}: {e}", folder.display())))?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|e| Error::internal(format!("redis.ca_path: {}: {e}", folder.display())))?;
     for entry in entries {
         let path = entry?.path();
         if path.is_file() {

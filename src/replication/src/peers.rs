@@ -135,10 +135,13 @@ impl Peers {
                 parts.push(txn_id);
             }
             let target = format!("/_synapse/replication/{name}/{}", parts.join("/"));
-            payload.insert("_INT_STREAM_POS".into(), json!({
-                "instance_name": self.store.instance(),
-                "streams": own_positions(&self.store),
-            }));
+            payload.insert(
+                "_INT_STREAM_POS".into(),
+                json!({
+                    "instance_name": self.store.instance(),
+                    "streams": own_positions(&self.store),
+                }),
+            );
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let body = Bytes::from(serde_json::to_vec(&payload)?);
@@ -152,7 +155,13 @@ impl Peers {
     }
 
     /// `get_repl_stream_updates`: rows of an in-memory stream (or presence) in `(from, upto]`.
-    pub fn stream_updates<'a>(&'a self, instance: &'a str, stream: Stream, from: i64, upto: i64) -> Boxed<'a, Result<Value>> {
+    pub fn stream_updates<'a>(
+        &'a self,
+        instance: &'a str,
+        stream: Stream,
+        from: i64,
+        upto: i64,
+    ) -> Boxed<'a, Result<Value>> {
         Box::pin(async move {
             let txn_id = credentials::letters(10);
             let target = format!(

@@ -28,10 +28,12 @@ impl Proxies {
     /// None if this process may speak to other servers itself.
     pub fn new(cx: &Cx) -> Result<Option<Self>> {
         let workers = &cx.config.workers;
-        let Some(names) = workers.outbound_federation_restricted_to.as_ref().filter(|_| !cx.duties.outbound_federation) else {
+        let Some(names) = workers.outbound_federation_restricted_to.as_ref().filter(|_| !cx.duties.outbound_federation)
+        else {
             return Ok(None);
         };
-        let secret = workers.replication_secret.as_ref().ok_or_else(|| Error::internal("no worker_replication_secret"))?;
+        let secret =
+            workers.replication_secret.as_ref().ok_or_else(|| Error::internal("no worker_replication_secret"))?;
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", secret.expose()))?;
         authorization.set_sensitive(true);
         let through = Through { connector: Connector::new(cx.config.clone())?, names: names.as_slice().into() };

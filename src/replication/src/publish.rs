@@ -1,9 +1,9 @@
 //! Telling the other processes what this one wrote: RDATA for rows, POSITION where a stream moved without,
 //! and the commands of the rest of the process. One task, one connection, so that order holds.
 
+use crate::Command;
 use crate::bus::Outgoing;
 use crate::memory::Memory;
-use crate::Command;
 use bb8_redis::RedisConnectionManager;
 use slog::{Logger, info, warn};
 use std::sync::Arc;

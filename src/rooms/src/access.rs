@@ -66,7 +66,11 @@ impl Rooms {
     }
 
     /// Some events of current state; missing ones are left out.
-    pub fn current_events<'a>(&'a self, room_id: &'a RoomId, keys: &'a [(&'a str, &'a str)]) -> Boxed<'a, Result<CurrentEvents>> {
+    pub fn current_events<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        keys: &'a [(&'a str, &'a str)],
+    ) -> Boxed<'a, Result<CurrentEvents>> {
         Box::pin(async move {
             let store = &self.cx.store;
             let mut states = store.current_states(&[room_id.as_str()]).await?;

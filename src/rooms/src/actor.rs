@@ -209,7 +209,13 @@ impl Actor {
 }
 
 impl Actor {
-    async fn make_each(&self, head: &mut Head, who: &Requester, templates: &[Template], parts: &mut Parts) -> Result<()> {
+    async fn make_each(
+        &self,
+        head: &mut Head,
+        who: &Requester,
+        templates: &[Template],
+        parts: &mut Parts,
+    ) -> Result<()> {
         for template in templates {
             parts.add(self.rooms.make(head, who, template).await?);
         }

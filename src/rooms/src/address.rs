@@ -156,8 +156,7 @@ impl Rooms {
             ("sender_display_name", "m.room.member", sender, "displayname"),
             ("sender_avatar_url", "m.room.member", sender, "avatar_url"),
         ];
-        let keys: Vec<(&str, &str)> =
-            fields.iter().map(|f| (f.1, f.2)).chain([("m.room.create", "")]).collect();
+        let keys: Vec<(&str, &str)> = fields.iter().map(|f| (f.1, f.2)).chain([("m.room.create", "")]).collect();
         let state = self.current_events(room_id, &keys).await?;
         let text = |kind: &str, key: &str, field: &str| {
             state.get(&(kind.to_owned(), key.to_owned())).and_then(|e| e.content_str(field))

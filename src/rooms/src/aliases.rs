@@ -76,7 +76,14 @@ impl Rooms {
     }
 
     /// Makes an alias on behalf of a user. `in_room`: whether the rule that one must be in the room counts.
-    pub async fn add_alias(&self, who: &Requester, alias: &RoomAliasId, room_id: &RoomId, servers: Option<Vec<String>>, in_room: bool) -> Result<()> {
+    pub async fn add_alias(
+        &self,
+        who: &Requester,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+        servers: Option<Vec<String>>,
+        in_room: bool,
+    ) -> Result<()> {
         self.check_new_alias(who, alias, room_id, in_room).await?;
         let servers = match servers.filter(|s| !s.is_empty()) {
             Some(s) => s,
@@ -88,7 +95,13 @@ impl Rooms {
         self.cx.store.add_alias(alias.as_str(), room_id.as_str(), &servers, who.user_id.as_str()).await
     }
 
-    async fn check_new_alias(&self, who: &Requester, alias: &RoomAliasId, room_id: &RoomId, in_room: bool) -> Result<()> {
+    async fn check_new_alias(
+        &self,
+        who: &Requester,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+        in_room: bool,
+    ) -> Result<()> {
         if alias.as_str().len() > MAX_ALIAS {
             let text = format!("Can't create aliases longer than {MAX_ALIAS} characters");
             return Err(Error::invalid_param(text));
@@ -119,7 +132,11 @@ impl Rooms {
             let is_reserved = services.iter().any(|s| s.id == *id && is_interested(s));
             return match is_reserved {
                 true => Ok(()),
-                false => Err(Error::client(400, "M_EXCLUSIVE", "This application service has not reserved this kind of alias.")),
+                false => Err(Error::client(
+                    400,
+                    "M_EXCLUSIVE",
+                    "This application service has not reserved this kind of alias.",
+                )),
             };
         }
         let interested: Vec<_> = services.iter().filter(|s| is_interested(s)).collect();
@@ -185,7 +202,8 @@ impl Rooms {
         let old: Map<String, Value> = old.and_then(|e| e.content_as().ok()).unwrap_or_default();
         match content.get("alias") {
             None | Some(Value::Null) => {}
-            Some(Value::String(alias)) if alias.is_empty() || old.get("alias") == Some(&Value::from(alias.as_str())) => {}
+            Some(Value::String(alias))
+                if alias.is_empty() || old.get("alias") == Some(&Value::from(alias.as_str())) => {}
             Some(Value::String(alias)) => self.check_points_to(alias, room_id).await?,
             Some(_) => return Err(Error::invalid_param("The alias must be of type string.")),
         }

@@ -70,7 +70,8 @@ impl Rooms {
             return Ok(Bundles::new());
         }
         let ignored = self.cx.store.ignored_by(user_id.as_str()).await?;
-        let of_type = |t: &str| -> HashSet<&OwnedEventId> { related.iter().filter(|(_, r)| r == t).map(|(id, _)| id).collect() };
+        let of_type =
+            |t: &str| -> HashSet<&OwnedEventId> { related.iter().filter(|(_, r)| r == t).map(|(id, _)| id).collect() };
         let roots = of_type("m.thread");
         let roots: Vec<&str> = threadable.iter().filter(|id| roots.contains(id)).map(|i| i.as_str()).collect();
         let mut bundles = Bundles::new();

@@ -2,8 +2,8 @@
 //! number, and B is in A's auth chain exactly if it can be reached along chains and links.
 
 use crate::ids::IdPool;
-use ruma::OwnedEventId;
 use rules::AuthEvent;
+use ruma::OwnedEventId;
 use std::collections::HashMap;
 use store::Store;
 use store::persist::ChainPlace;
@@ -98,12 +98,7 @@ impl Chains {
     }
 
     /// Links to the chains of auth events, without those that another auth event leads to anyway.
-    fn links(
-        &self,
-        chain: i64,
-        auth_ids: &[OwnedEventId],
-        auth: &HashMap<OwnedEventId, AuthEvent>,
-    ) -> Vec<(i64, i64)> {
+    fn links(&self, chain: i64, auth_ids: &[OwnedEventId], auth: &HashMap<OwnedEventId, AuthEvent>) -> Vec<(i64, i64)> {
         let leads_to = |a: &OwnedEventId, b: &OwnedEventId| {
             a != b && auth.get(a).is_some_and(|e| e.pdu().auth_events.contains(b) || is_create(b, auth))
         };

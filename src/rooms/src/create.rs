@@ -30,7 +30,8 @@ impl Rooms {
         let hashed = rules.authorization.room_create_event_id_as_room_id;
         let mut templates = new.events;
         complete_create(&mut templates, &new.version, &new.creator)?;
-        let (mut head, mut parts) = self.new_head(&new.version, rules, hashed, new.room_id.as_deref(), who, &templates).await?;
+        let (mut head, mut parts) =
+            self.new_head(&new.version, rules, hashed, new.room_id.as_deref(), who, &templates).await?;
         for template in templates.iter().skip(1) {
             parts.add(self.make(&mut head, who, template).await?);
         }

@@ -172,7 +172,8 @@ impl Rooms {
                 let mut page = self.fed.get(server.as_str(), &path).await.map_err(unfit)?;
                 if let (Some(term), Some(Value::Array(chunk))) = (term, page.get_mut("chunk")) {
                     let term = term.to_lowercase();
-                    let says = |room: &Value, key: &str| room[key].as_str().is_some_and(|t| t.to_lowercase().contains(&term));
+                    let says =
+                        |room: &Value, key: &str| room[key].as_str().is_some_and(|t| t.to_lowercase().contains(&term));
                     chunk.retain(|room| ["name", "topic", "canonical_alias"].iter().any(|key| says(room, key)));
                 }
                 Ok(page)

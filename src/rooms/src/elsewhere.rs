@@ -37,7 +37,12 @@ fn payload<T: Serialize>(body: &T) -> Result<Map<String, Value>> {
 
 impl Rooms {
     /// Lets the owner of the room make the events.
-    pub(crate) async fn send_elsewhere(&self, who: &Requester, room_id: &RoomId, templates: Vec<Template>) -> Result<Vec<Sent>> {
+    pub(crate) async fn send_elsewhere(
+        &self,
+        who: &Requester,
+        room_id: &RoomId,
+        templates: Vec<Template>,
+    ) -> Result<Vec<Sent>> {
         let owner = self.cx.owner(StreamGroup::Events, room_id.as_str());
         if !self.cx.peers.is_plexus(owner).await {
             return self.send_prepared(owner, who, room_id, &templates).await;

@@ -98,7 +98,9 @@ impl Rooms {
         for server in servers {
             match self.fed.put(server.as_str(), &path, &body).await {
                 Ok(_) => return Ok(()),
-                Err(e) => warn!(self.cx.log, "an invite was not exchanged"; "room" => %room_id, "server" => %server, "error" => %e),
+                Err(e) => {
+                    warn!(self.cx.log, "an invite was not exchanged"; "room" => %room_id, "server" => %server, "error" => %e)
+                }
             }
         }
         Err(Error::client(502, "M_UNKNOWN", "Failed to forward third party invite"))

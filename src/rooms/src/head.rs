@@ -1,9 +1,9 @@
 //! A room as its writer holds it: everything the next event needs, ahead of what is committed.
 
 use crate::chain::Chains;
+use rules::{AuthEvent, Reference};
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
-use rules::{AuthEvent, Reference};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -152,7 +152,13 @@ pub(crate) struct Head {
 
 impl Head {
     /// A room without events.
-    pub fn empty(room_id: OwnedRoomId, version: RoomVersionId, rules: RoomVersionRules, server: &str, indexed: bool) -> Self {
+    pub fn empty(
+        room_id: OwnedRoomId,
+        version: RoomVersionId,
+        rules: RoomVersionRules,
+        server: &str,
+        indexed: bool,
+    ) -> Self {
         Self {
             room_id,
             version,

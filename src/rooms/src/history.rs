@@ -221,7 +221,14 @@ impl Rooms {
     }
 
     /// Events on one side of a place, and the token where that side ends.
-    pub(crate) async fn side(&self, room_id: &RoomId, at: &Place, dir: Dir, limit: usize, filter: Option<&EventFilter>) -> Result<(Vec<Arc<Pdu>>, RoomToken)> {
+    pub(crate) async fn side(
+        &self,
+        room_id: &RoomId,
+        at: &Place,
+        dir: Dir,
+        limit: usize,
+        filter: Option<&EventFilter>,
+    ) -> Result<(Vec<Arc<Pdu>>, RoomToken)> {
         // Backwards pages include what is at the token, so that one lies a step before the event.
         let depth = if dir == Dir::Backwards { at.depth - 1 } else { at.depth };
         let from = RoomToken::Topological { depth, stream: at.stream };
@@ -231,12 +238,19 @@ impl Rooms {
         Ok((self.apply_filter(filter, events).await?, page.next))
     }
 
-    async fn context_state(&self, last: &EventId, shown: &[Visible], filter: Option<&EventFilter>) -> Result<Vec<Arc<Pdu>>> {
+    async fn context_state(
+        &self,
+        last: &EventId,
+        shown: &[Visible],
+        filter: Option<&EventFilter>,
+    ) -> Result<Vec<Arc<Pdu>>> {
         let mut state = self.state_after_event(last, Part::All).await?;
         if let Some(f) = filter {
             if f.lazy_load_members {
                 let senders: HashSet<&str> = shown.iter().map(|v| v.event.sender.as_str()).collect();
-                state.retain(|e| e.kind != "m.room.member" || e.state_key.as_deref().is_some_and(|k| senders.contains(k)));
+                state.retain(|e| {
+                    e.kind != "m.room.member" || e.state_key.as_deref().is_some_and(|k| senders.contains(k))
+                });
             }
             state = self.apply_filter(Some(f), state).await?;
         }
@@ -244,7 +258,13 @@ impl Rooms {
     }
 
     /// The event nearest to a time in a direction. 404 if there is none.
-    pub async fn event_near(&self, user_id: &UserId, room_id: &RoomId, at_ms: i64, dir: Dir) -> Result<(OwnedEventId, i64)> {
+    pub async fn event_near(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        at_ms: i64,
+        dir: Dir,
+    ) -> Result<(OwnedEventId, i64)> {
         self.check_may_look(user_id, room_id, false).await?;
         let found = self.cx.store.event_near(room_id.as_str(), at_ms, dir).await?;
         found.ok_or_else(|| Error::not_found(format!("Unable to find event from {at_ms} in direction {dir}")))

@@ -48,7 +48,9 @@ impl IdPool {
 
 fn letters(n: usize) -> String {
     let mut rng = rand::rng();
-    (0..n).map(|_| if rng.random_bool(0.5) { rng.random_range('a'..='z') } else { rng.random_range('A'..='Z') }).collect()
+    (0..n)
+        .map(|_| if rng.random_bool(0.5) { rng.random_range('a'..='z') } else { rng.random_range('A'..='Z') })
+        .collect()
 }
 
 impl Rooms {

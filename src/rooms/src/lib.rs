@@ -60,10 +60,10 @@ use fedclient::Fed;
 use ids::IdPool;
 use replication::Cx;
 use replication::locks::NEW_EVENT_DURING_PURGE;
-use ruma::{OwnedRoomId, RoomId};
 use rules::Signer;
-use std::sync::{Arc, OnceLock};
+use ruma::{OwnedRoomId, RoomId};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use store::locks::{Lock, Mode};
 use store::{Row, Stream};
 use tokio::sync::broadcast::error::RecvError;
@@ -153,7 +153,8 @@ impl Rooms {
             for row in &update.rows {
                 if let Row::Cache { name, keys: Some(keys), .. } = row
                     && matches!(name.as_str(), "dr_cache_fake" | "ph_cache_fake")
-                    && let Some(handle) = keys.first().and_then(|id| self.writing.actors.get(<&RoomId>::try_from(id.as_str()).ok()?))
+                    && let Some(handle) =
+                        keys.first().and_then(|id| self.writing.actors.get(<&RoomId>::try_from(id.as_str()).ok()?))
                 {
                     handle.outdate();
                 }
@@ -173,7 +174,12 @@ impl Rooms {
     }
 
     /// Makes events one after the other, in one transaction: all of them or none.
-    pub fn send_many<'a>(&'a self, who: &'a Requester, room_id: &'a RoomId, templates: Vec<Template>) -> Boxed<'a, Result<Vec<Sent>>> {
+    pub fn send_many<'a>(
+        &'a self,
+        who: &'a Requester,
+        room_id: &'a RoomId,
+        templates: Vec<Template>,
+    ) -> Boxed<'a, Result<Vec<Sent>>> {
         Box::pin(async move {
             if !self.is_mine(room_id) {
                 return self.send_elsewhere(who, room_id, templates).await;

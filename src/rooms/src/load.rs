@@ -3,10 +3,10 @@
 use crate::Rooms;
 use crate::head::{Head, Tip, summarise};
 use crate::resolve::difference;
-use ruma::{EventId, OwnedEventId, RoomId};
 use rules::AuthEvent;
 use rules::build::{reference_to, rules_of};
-use types::{Boxed, EventFormat, Error, Result};
+use ruma::{EventId, OwnedEventId, RoomId};
+use types::{Boxed, Error, EventFormat, Result};
 
 /// State events every room needs at hand.
 const HOT: [&str; 6] = [
@@ -89,8 +89,7 @@ impl Rooms {
 
     /// Gets those state events that are stored. Events in rooms this server is not in lack what authorised them.
     pub(crate) async fn know(&self, head: &mut Head, ids: &[OwnedEventId]) -> Result<()> {
-        let missing: Vec<&EventId> =
-            ids.iter().filter(|id| !head.events.contains_key(*id)).map(|id| &**id).collect();
+        let missing: Vec<&EventId> = ids.iter().filter(|id| !head.events.contains_key(*id)).map(|id| &**id).collect();
         if missing.is_empty() {
             return Ok(());
         }

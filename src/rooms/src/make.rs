@@ -4,9 +4,9 @@ use crate::chain::Placed;
 use crate::head::{Head, Tip};
 use crate::{Rooms, Template};
 use rand::seq::IndexedRandom;
-use ruma::OwnedEventId;
 use rules::build::{build, create_of_room};
 use rules::{AuthEvent, Built, Draft, Reference, relation, validate};
+use ruma::OwnedEventId;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::persist::{NewEvent, NewGroup, StateChange};
@@ -38,7 +38,12 @@ const MANY_ALLOWED: usize = 4_000;
 
 impl Rooms {
     /// Makes an event and takes it into the head. On an error the head is as before.
-    pub(crate) fn make<'a>(&'a self, head: &'a mut Head, who: &'a Requester, t: &'a Template) -> Boxed<'a, Result<Step>> {
+    pub(crate) fn make<'a>(
+        &'a self,
+        head: &'a mut Head,
+        who: &'a Requester,
+        t: &'a Template,
+    ) -> Boxed<'a, Result<Step>> {
         Box::pin(async move {
             let content: Map<String, Value> =
                 serde_json::from_str(t.content.get()).map_err(|_| Error::bad_json("content: must be an object"))?;
@@ -53,7 +58,13 @@ impl Rooms {
                 return Err(not_in_room(head, t.sender.as_str()));
             }
             let room_id = (!is_create).then_some(head.room_id.as_str());
-            validate::new_event(&t.kind, t.state_key.as_deref(), &content, room_id, self.writing.signer.server_name.as_str())?;
+            validate::new_event(
+                &t.kind,
+                t.state_key.as_deref(),
+                &content,
+                room_id,
+                self.writing.signer.server_name.as_str(),
+            )?;
             if let Some(existing) = self.same_state(head, t, &content).await? {
                 return Ok(Step::Existing(existing));
             }
@@ -69,7 +80,12 @@ impl Rooms {
     }
 
     /// A state event that would change nothing is not made: the present one answers for it.
-    async fn same_state(&self, head: &mut Head, t: &Template, content: &Map<String, Value>) -> Result<Option<OwnedEventId>> {
+    async fn same_state(
+        &self,
+        head: &mut Head,
+        t: &Template,
+        content: &Map<String, Value>,
+    ) -> Result<Option<OwnedEventId>> {
         let Some(key) = &t.state_key else { return Ok(None) };
         let Some(id) = head.state_id(&t.kind, key).cloned() else { return Ok(None) };
         self.need(head, std::slice::from_ref(&id)).await?;
@@ -172,8 +188,7 @@ impl Rooms {
         let create = if hashed && !is_create { Some(create_of_room(&head.room_id)?) } else { None };
         let named: Vec<OwnedEventId> = auth_ids.iter().filter(|id| Some(*id) != create.as_ref()).cloned().collect();
         self.need_hashes(head, &named).await?;
-        let auth_events =
-            named.into_iter().map(|id| Reference { hash: head.hashes.get(&id).cloned(), id }).collect();
+        let auth_events = named.into_iter().map(|id| Reference { hash: head.hashes.get(&id).cloned(), id }).collect();
         let tips: Vec<&Tip> = if head.tips.len() > MAX_PREV {
             head.tips.choose_multiple(&mut rand::rng(), MAX_PREV).collect()
         } else {

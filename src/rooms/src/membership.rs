@@ -103,7 +103,12 @@ struct Before {
 
 impl Rooms {
     /// Changes a membership. What is so already stays as it is and is answered with the event that made it so.
-    pub fn change_membership<'a>(&'a self, who: &'a Requester, room_id: &'a RoomId, change: Change) -> Boxed<'a, Result<Sent>> {
+    pub fn change_membership<'a>(
+        &'a self,
+        who: &'a Requester,
+        room_id: &'a RoomId,
+        change: Change,
+    ) -> Boxed<'a, Result<Sent>> {
         Box::pin(async move {
             let mut content = change.content.clone();
             self.check_suspended(who, &change).await?;
@@ -141,14 +146,16 @@ impl Rooms {
                     return Ok(same);
                 }
                 if change.action == Action::Join
-                    && let Some(sent) = self.join_known(who, room_id, &change, &standing, before.as_ref(), &mut content).await?
+                    && let Some(sent) =
+                        self.join_known(who, room_id, &change, &standing, before.as_ref(), &mut content).await?
                 {
                     return Ok(sent);
                 }
             } else if let Some(sent) = self.change_abroad(who, room_id, &change, &content).await? {
                 return Ok(sent);
             }
-            let mut template = Template::new(who.user_id.clone(), "m.room.member", raw(&content)?).state(change.target.as_str());
+            let mut template =
+                Template::new(who.user_id.clone(), "m.room.member", raw(&content)?).state(change.target.as_str());
             template.txn_id = change.txn_id;
             template.origin_server_ts = change.origin_server_ts;
             let sent = self.send(who, room_id, template).await?;
@@ -272,7 +279,8 @@ impl Rooms {
     /// Lets this server's guests leave a room that is closed to them. Who cannot leave stays.
     pub async fn dismiss_guests(&self, room_id: &RoomId) {
         let guests = self.cx.store.guests_in(room_id.as_str()).await;
-        let guests = guests.inspect_err(|e| warn!(self.cx.log, "guests were not found"; "room" => %room_id, "error" => %e));
+        let guests =
+            guests.inspect_err(|e| warn!(self.cx.log, "guests were not found"; "room" => %room_id, "error" => %e));
         for guest in guests.unwrap_or_default() {
             let who = Requester { is_guest: true, ..Requester::for_user(&guest) };
             let change = Change::new(guest.clone(), Action::Leave);
@@ -325,7 +333,12 @@ fn check_transition(action: Action, before: Option<&Before>) -> Result<()> {
 }
 
 /// The event that stands, if the wanted one would say the same.
-fn same_as_before(who: &Requester, content: &Map<String, Value>, before: Option<&Before>, room_id: &RoomId) -> Option<Sent> {
+fn same_as_before(
+    who: &Requester,
+    content: &Map<String, Value>,
+    before: Option<&Before>,
+    room_id: &RoomId,
+) -> Option<Sent> {
     let event = &before?.event;
     if event.sender != who.user_id || event.content_as::<Map<String, Value>>().ok()? != *content {
         return None;
@@ -366,7 +379,11 @@ mod tests {
         ] {
             let before = from.map(before);
             let result = check_transition(action, before.as_ref());
-            assert_eq!(result.err().and_then(|e| e.errcode().map(str::to_owned)).as_deref(), code, "{action:?} {from:?}");
+            assert_eq!(
+                result.err().and_then(|e| e.errcode().map(str::to_owned)).as_deref(),
+                code,
+                "{action:?} {from:?}"
+            );
         }
     }
 

@@ -62,9 +62,12 @@ impl Rules {
             "private_chat" => {
                 Self { preset: Preset::PrivateChat, join_rule: "invite", guests: true, invitees_have_power: false }
             }
-            "trusted_private_chat" => {
-                Self { preset: Preset::TrustedPrivateChat, join_rule: "invite", guests: true, invitees_have_power: true }
-            }
+            "trusted_private_chat" => Self {
+                preset: Preset::TrustedPrivateChat,
+                join_rule: "invite",
+                guests: true,
+                invitees_have_power: true,
+            },
             "public_chat" => {
                 Self { preset: Preset::PublicChat, join_rule: "public", guests: false, invitees_have_power: false }
             }

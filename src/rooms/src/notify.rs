@@ -57,7 +57,9 @@ impl Rooms {
             }
             let thread = match relation {
                 Some(r) if r.rel_type == THREAD => r.parent.clone(),
-                Some(r) if !actions.is_empty() => self.cx.store.thread_of(&r.parent).await?.unwrap_or_else(|| MAIN.to_owned()),
+                Some(r) if !actions.is_empty() => {
+                    self.cx.store.thread_of(&r.parent).await?.unwrap_or_else(|| MAIN.to_owned())
+                }
                 _ => MAIN.to_owned(),
             };
             Ok((actions, thread))

@@ -93,7 +93,11 @@ mod tests {
             );
             Arc::new(Pdu::parse(&json, ruma::event_id!("$e"), &version).unwrap())
         };
-        by_key([Some(event("m.room.create", create)), levels.map(|l| event("m.room.power_levels", l))].into_iter().flatten())
+        by_key(
+            [Some(event("m.room.create", create)), levels.map(|l| event("m.room.power_levels", l))]
+                .into_iter()
+                .flatten(),
+        )
     }
 
     #[test]
@@ -109,7 +113,11 @@ mod tests {
 
     #[test]
     fn string_levels_of_old_rooms_count() {
-        let l = Levels::of(&state("6", "{}", Some(r#"{"users":{"@u:a":"50"},"events":{"m.room.name":"20"},"invite":" 30 "}"#)));
+        let l = Levels::of(&state(
+            "6",
+            "{}",
+            Some(r#"{"users":{"@u:a":"50"},"events":{"m.room.name":"20"},"invite":" 30 "}"#),
+        ));
         assert_eq!(l.of_user(ruma::user_id!("@u:a")), 50);
         assert_eq!((l.to_send_state("m.room.name"), l.to_send_state("m.room.topic"), l.to_invite()), (20, 50, 30));
     }

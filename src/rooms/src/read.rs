@@ -28,7 +28,13 @@ impl Rooms {
     }
 
     /// State as of a `/sync` or pagination token, if the user could see the room then.
-    pub async fn state_at(&self, user_id: &UserId, room_id: &RoomId, token: &RoomToken, part: Part<'_>) -> Result<Vec<Arc<Pdu>>> {
+    pub async fn state_at(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        token: &RoomToken,
+        part: Part<'_>,
+    ) -> Result<Vec<Arc<Pdu>>> {
         let last = self.cx.store.last_event_at(room_id.as_str(), token).await?;
         let last = last.ok_or_else(|| Error::not_found(format!("Can't find event for token {token}")))?;
         if !self.saw_state_at(user_id, room_id, &last).await? {
@@ -39,7 +45,13 @@ impl Rooms {
     }
 
     /// One state event as a user may see it.
-    pub async fn state_event_for(&self, user_id: &UserId, room_id: &RoomId, kind: &str, key: &str) -> Result<Option<Arc<Pdu>>> {
+    pub async fn state_event_for(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        kind: &str,
+        key: &str,
+    ) -> Result<Option<Arc<Pdu>>> {
         match self.check_may_look(user_id, room_id, true).await? {
             Access::Departed(left) => {
                 let state = self.state_after_event(&left, Part::OfType(kind)).await?;
@@ -109,7 +121,11 @@ impl Rooms {
 
     /// Joined members with their profiles; only for those who are in the room themselves (or whose
     /// application service has a user in it).
-    pub async fn joined_members_for(&self, who: &Requester, room_id: &RoomId) -> Result<Vec<store::memberships::Member>> {
+    pub async fn joined_members_for(
+        &self,
+        who: &Requester,
+        room_id: &RoomId,
+    ) -> Result<Vec<store::memberships::Member>> {
         if who.app_service.is_none() {
             let access = self.check_may_look(&who.user_id, room_id, true).await?;
             if matches!(access, Access::Departed(_)) {

@@ -1,7 +1,7 @@
 //! Who may redact what, as far as this server's own users are concerned.
 
-use crate::head::Head;
 use crate::Rooms;
+use crate::head::Head;
 use ruma::EventId;
 use types::{Error, Result};
 
@@ -32,7 +32,9 @@ impl Rooms {
         }
         match event {
             None => Err(Error::not_found(format!("Could not find event {target}"))),
-            Some(event) if event.sender.as_str() != sender => Err(Error::forbidden("You don't have permission to redact events")),
+            Some(event) if event.sender.as_str() != sender => {
+                Err(Error::forbidden("You don't have permission to redact events"))
+            }
             Some(_) => Ok(()),
         }
     }

@@ -94,12 +94,20 @@ impl Rooms {
             return None;
         }
         related.truncate(p.limit);
-        let room = related.last().map_or_else(Default::default, |last| Bound::after_page(p.dir, last.depth, last.stream));
+        let room =
+            related.last().map_or_else(Default::default, |last| Bound::after_page(p.dir, last.depth, last.stream));
         Some(StreamToken { room, ..p.from.clone().unwrap_or_default() }.to_string())
     }
 
     /// Thread roots of a room, by their latest reply. `from`: `<depth>_<stream>` of an earlier answer.
-    pub async fn threads(&self, who: &Requester, room_id: &RoomId, participated: bool, limit: usize, from: Option<(i64, i64)>) -> Result<ThreadsPage> {
+    pub async fn threads(
+        &self,
+        who: &Requester,
+        room_id: &RoomId,
+        participated: bool,
+        limit: usize,
+        from: Option<(i64, i64)>,
+    ) -> Result<ThreadsPage> {
         let access = self.check_may_look(&who.user_id, room_id, true).await?;
         let mut roots = self.cx.store.threads_of_room(room_id.as_str(), limit as i64 + 1, from).await?;
         let more = roots.len() > limit;
@@ -111,7 +119,8 @@ impl Rooms {
         let mut shown = self.filter_visible(&who.user_id, events, look).await?;
         let bundles = self.bundle(&who.user_id, &shown).await?;
         if participated {
-            let wrote_in = |id: &OwnedEventId| bundles.get(id).and_then(|b| b.thread.as_ref()).is_some_and(|t| t.participated);
+            let wrote_in =
+                |id: &OwnedEventId| bundles.get(id).and_then(|b| b.thread.as_ref()).is_some_and(|t| t.participated);
             shown.retain(|v| v.event.sender == who.user_id || wrote_in(&v.event.event_id));
         }
         // Rendered for nobody in particular, as Synapse does: without transaction ids.

@@ -2,8 +2,8 @@
 
 use crate::head::Head;
 use crate::{Rooms, Template};
-use ruma::EventId;
 use rules::relations::{ANNOTATION, THREAD};
+use ruma::EventId;
 use serde_json::{Map, Value};
 use types::{Error, Result};
 
@@ -22,7 +22,9 @@ impl Rooms {
             Err(_) => None,
         };
         match event {
-            Some(e) if e.room_id != head.room_id => return Err(Error::bad_request("Relations must be in the same room")),
+            Some(e) if e.room_id != head.room_id => {
+                return Err(Error::bad_request("Relations must be in the same room"));
+            }
             Some(_) => {}
             None if store.is_target_of_relation(parent).await? => {}
             None => return Err(Error::bad_request("Can't send relation to unknown event")),

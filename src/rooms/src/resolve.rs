@@ -3,9 +3,9 @@
 
 use crate::Rooms;
 use crate::head::Head;
-use ruma::{OwnedEventId, RoomVersionId};
 use rules::AuthEvent;
 use rules::resolve::{AuthEdges, Resolved, State, resolve};
+use ruma::{OwnedEventId, RoomVersionId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::persist::{NewGroup, StateChange};

@@ -47,7 +47,11 @@ impl Rooms {
         let members = self.cx.store.local_users_in(room_id.as_str()).await?;
         let voucher = members.into_iter().find(|m| levels.of_user(m) >= levels.to_invite());
         let Some(voucher) = voucher else {
-            return Err(Error::client(400, "M_UNABLE_TO_GRANT_JOIN", "Unable to find a user which could issue an invite"));
+            return Err(Error::client(
+                400,
+                "M_UNABLE_TO_GRANT_JOIN",
+                "Unable to find a user which could issue an invite",
+            ));
         };
         let (rooms, has_unknown) = allowed_rooms(join_rules);
         let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();

@@ -1,9 +1,9 @@
 //! Room summaries and the hierarchy of spaces (spec: "Spaces").
 
+use crate::Rooms;
 use crate::access::{CurrentEvents, by_key};
 use crate::restricted;
 use crate::visibility::history_visibility;
-use crate::Rooms;
 use ruma::{RoomId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -195,9 +195,16 @@ impl Rooms {
     }
 
     /// As [`Rooms::may_be_shown`], for a room another server told of.
-    async fn may_be_shown_abroad(&self, entry: &Map<String, Value>, user_id: Option<&UserId>, here: Option<&Described>) -> Result<bool> {
+    async fn may_be_shown_abroad(
+        &self,
+        entry: &Map<String, Value>,
+        user_id: Option<&UserId>,
+        here: Option<&Described>,
+    ) -> Result<bool> {
         let rule = entry.get("join_rule").and_then(Value::as_str).unwrap_or("public");
-        if matches!(rule, "public" | "knock" | "knock_restricted") || entry.get("world_readable") == Some(&Value::Bool(true)) {
+        if matches!(rule, "public" | "knock" | "knock_restricted")
+            || entry.get("world_readable") == Some(&Value::Bool(true))
+        {
             return Ok(true);
         }
         let Some(user_id) = user_id else { return Ok(false) };
@@ -220,7 +227,12 @@ impl Rooms {
 
     /// What a room is, for those who may know; with the membership of whoever asks. `via`: servers to ask about rooms
     /// nobody of this server is in.
-    pub async fn summary(&self, user_id: Option<&UserId>, room_id: &RoomId, via: &[String]) -> Result<Map<String, Value>> {
+    pub async fn summary(
+        &self,
+        user_id: Option<&UserId>,
+        room_id: &RoomId,
+        via: &[String],
+    ) -> Result<Map<String, Value>> {
         let hidden = || Error::not_found("Room not found or is not accessible");
         let rooms = self.describe(&[room_id.as_str()], user_id).await?;
         let here = rooms.get(room_id.as_str());
@@ -267,12 +279,18 @@ impl Rooms {
             self.describe_ahead(&mut known, &room_id, &session.room_queue, user_id).await?;
             let known_here = known.get(&room_id).filter(|r| r.host_in_room);
             let shown = match known_here {
-                Some(room) if self.may_be_shown(room, Some(user_id)).await? => room.shown(&room_id, q.suggested_only)?,
+                Some(room) if self.may_be_shown(room, Some(user_id)).await? => {
+                    room.shown(&room_id, q.suggested_only)?
+                }
                 Some(_) => continue,
                 None => {
                     let is_last = q.max_depth.is_some_and(|max| depth >= max);
                     match self.shown_abroad(&room_id, &via, told, q.suggested_only, is_last).await {
-                        Some(shown) if self.may_be_shown_abroad(&shown.entry, Some(user_id), known.get(&room_id)).await? => shown,
+                        Some(shown)
+                            if self.may_be_shown_abroad(&shown.entry, Some(user_id), known.get(&room_id)).await? =>
+                        {
+                            shown
+                        }
                         _ => continue,
                     }
                 }
@@ -301,7 +319,12 @@ impl Rooms {
     }
 
     /// A room and the rooms directly below it, as far as a server may see them. 404 if it may not see the room.
-    pub async fn hierarchy_for_server(&self, origin: &ServerName, room_id: &RoomId, suggested_only: bool) -> Result<Value> {
+    pub async fn hierarchy_for_server(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        suggested_only: bool,
+    ) -> Result<Value> {
         let root = room_id.as_str();
         let mut known = self.describe(&[root], None).await?;
         let hidden = || Error::not_found(format!("Unknown room: {room_id}"));
@@ -336,7 +359,9 @@ impl Rooms {
         if self.may_be_shown(room, None).await? || store.is_server_in_room(room_id, origin.as_str()).await? {
             return Ok(true);
         }
-        let Some(rules) = room.event("m.room.join_rules").filter(|e| restricted::is_restricted(e)) else { return Ok(false) };
+        let Some(rules) = room.event("m.room.join_rules").filter(|e| restricted::is_restricted(e)) else {
+            return Ok(false);
+        };
         for allowed in restricted::allowed_rooms(rules).0 {
             if let Ok(allowed) = <&RoomId>::try_from(allowed.as_str())
                 && store.is_server_in_room(allowed, origin.as_str()).await?
@@ -348,7 +373,13 @@ impl Rooms {
     }
 
     /// Describes a room and, in the same statements, those that are next in the queue.
-    async fn describe_ahead(&self, known: &mut HashMap<String, Described>, room_id: &str, queue: &[Queued], user_id: &UserId) -> Result<()> {
+    async fn describe_ahead(
+        &self,
+        known: &mut HashMap<String, Described>,
+        room_id: &str,
+        queue: &[Queued],
+        user_id: &UserId,
+    ) -> Result<()> {
         if known.contains_key(room_id) {
             return Ok(());
         }

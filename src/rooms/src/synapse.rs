@@ -8,8 +8,8 @@ use crate::make::{Made, Step};
 use crate::{NewRoom, Rooms, Sent, Template};
 use config::StreamGroup;
 use replication::shared::{JOINED_HOSTS, PREV_STATE_GROUP, TTL};
-use ruma::{EventId, OwnedEventId, RoomId};
 use rules::build::rules_of;
+use ruma::{EventId, OwnedEventId, RoomId};
 use serde_json::{Map, Value, json};
 use store::persist::{NewEvent, NewGroup};
 use types::{Boxed, Error, EventFormat, Requester, Result};
@@ -81,7 +81,13 @@ impl Rooms {
     }
 
     /// Stores groups and notifications, then calls the owner once for all events.
-    fn hand_over<'a>(&'a self, owner: &'a str, who: &'a Requester, head: &'a Head, steps: Vec<Handed>) -> Boxed<'a, Result<Vec<Sent>>> {
+    fn hand_over<'a>(
+        &'a self,
+        owner: &'a str,
+        who: &'a Requester,
+        head: &'a Head,
+        steps: Vec<Handed>,
+    ) -> Boxed<'a, Result<Vec<Sent>>> {
         Box::pin(async move {
             let store = &self.cx.store;
             let made: Vec<(&Made, i64)> = steps.iter().filter_map(Handed::made).collect();
@@ -178,7 +184,10 @@ impl Rooms {
 enum Handed {
     Existing(OwnedEventId),
     /// `before`: the state group before the event.
-    Made { made: Box<Made>, before: i64 },
+    Made {
+        made: Box<Made>,
+        before: i64,
+    },
 }
 
 impl Handed {

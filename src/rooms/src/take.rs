@@ -6,9 +6,9 @@ use crate::make::{Made, Step};
 use crate::prepared::{Prepared, Source, Wire, with_unsigned};
 use crate::resolve::difference;
 use crate::{Rooms, Sent, StateMap};
-use ruma::{EventId, OwnedEventId, OwnedRoomId};
 use rules::build::{create_of_room, reference_to};
 use rules::{AuthEvent, relation};
+use ruma::{EventId, OwnedEventId, OwnedRoomId};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ impl Rooms {
         Box::pin(async move {
             let wire: Vec<Wire> = serde_json::from_value(body.remove("events").unwrap_or_default())
                 .map_err(|e| Error::bad_json(format!("events: {e}")))?;
-            let prepared: Vec<Prepared> = wire.into_iter().map(|w| w.into_prepared(Source::Ours)).collect::<Result<_>>()?;
+            let prepared: Vec<Prepared> =
+                wire.into_iter().map(|w| w.into_prepared(Source::Ours)).collect::<Result<_>>()?;
             let room_id: OwnedRoomId = match prepared.first() {
                 Some(first) => first.pdu.room_id.clone(),
                 None => return Err(Error::bad_json("events: must not be empty")),
@@ -41,7 +42,11 @@ impl Rooms {
     }
 
     /// Finds out which events of a request are stored already, and gets what authorises the others.
-    pub(crate) async fn look_ahead(&self, head: &mut Head, events: &[Prepared]) -> Result<HashMap<OwnedEventId, Standing>> {
+    pub(crate) async fn look_ahead(
+        &self,
+        head: &mut Head,
+        events: &[Prepared],
+    ) -> Result<HashMap<OwnedEventId, Standing>> {
         let ids: Vec<&EventId> = events.iter().map(|p| &*p.pdu.event_id).collect();
         let known = self.cx.store.standing_of(&ids).await?;
         let new: HashSet<&EventId> = ids.into_iter().filter(|id| !known.contains_key(*id)).collect();
@@ -71,7 +76,8 @@ impl Rooms {
         }
         let related = relation(&pdu);
         let (mut push, mut push_thread) = (Vec::new(), String::new());
-        let shown = (p.is_placed() && !head.tips.is_empty()) || (pdu.meta.out_of_band_membership && pdu.rejected.is_none());
+        let shown =
+            (p.is_placed() && !head.tips.is_empty()) || (pdu.meta.out_of_band_membership && pdu.rejected.is_none());
         if p.source == (Source::Remote { staged: false }) && shown {
             (push, push_thread) = self.notifications(head, &pdu, related.as_ref()).await?;
         }
@@ -111,7 +117,14 @@ impl Rooms {
     }
 
     /// The event becomes an end of the room. Returns what changes, and whether the last local member left.
-    async fn place(&self, head: &mut Head, p: &Prepared, group: i64, pdu: &Arc<Pdu>, json: &str) -> Result<(Vec<StateChange>, bool)> {
+    async fn place(
+        &self,
+        head: &mut Head,
+        p: &Prepared,
+        group: i64,
+        pdu: &Arc<Pdu>,
+        json: &str,
+    ) -> Result<(Vec<StateChange>, bool)> {
         let before = head.members.local.len();
         let was_abandoned = head.abandoned;
         let mut delta = self.follow(head, p, group, pdu, json).await?;
@@ -156,9 +169,17 @@ impl Rooms {
     }
 
     /// Moves the head's ends and state on; returns what changes in the current state.
-    async fn follow(&self, head: &mut Head, p: &Prepared, group: i64, pdu: &Arc<Pdu>, json: &str) -> Result<Vec<StateChange>> {
+    async fn follow(
+        &self,
+        head: &mut Head,
+        p: &Prepared,
+        group: i64,
+        pdu: &Arc<Pdu>,
+        json: &str,
+    ) -> Result<Vec<StateChange>> {
         let store = &self.cx.store;
-        if p.source != Source::Ours && !pdu.prev_events.iter().all(|id| head.tips.iter().any(|t| t.reference.id == *id)) {
+        if p.source != Source::Ours && !pdu.prev_events.iter().all(|id| head.tips.iter().any(|t| t.reference.id == *id))
+        {
             let before = store.before_refused(&pdu.prev_events).await?;
             head.tips.retain(|t| !before.contains(&t.reference.id));
             if !head.tips.is_empty() && store.is_followed(&pdu.event_id).await? {

@@ -114,7 +114,9 @@ impl Rooms {
         let mut state = self.current_events(room_id, &keys).await?;
         let ranks = power::Levels::of(&state);
         if ranks.of_user(&who.user_id) < ranks.to_send_state("m.room.tombstone") {
-            return Err(Error::forbidden("You don't have permission to upgrade the room: it takes the power to send m.room.tombstone"));
+            return Err(Error::forbidden(
+                "You don't have permission to upgrade the room: it takes the power to send m.room.tombstone",
+            ));
         }
         let children = self.space_children(room_id, &state).await?;
         state.extend(children);
@@ -136,12 +138,19 @@ impl Rooms {
     }
 
     /// What the new room begins with; whoever upgrades may do all of it.
-    fn initial_state(&self, old: &Old, user_id: &UserId, levels: &Map<String, Value>, privileged: bool) -> Vec<InitialState> {
+    fn initial_state(
+        &self,
+        old: &Old,
+        user_id: &UserId,
+        levels: &Map<String, Value>,
+        privileged: bool,
+    ) -> Vec<InitialState> {
         let mut levels = levels.clone();
         if !privileged {
             raise(&mut levels, user_id);
         }
-        let mut state = vec![InitialState { kind: "m.room.power_levels".into(), state_key: String::new(), content: levels }];
+        let mut state =
+            vec![InitialState { kind: "m.room.power_levels".into(), state_key: String::new(), content: levels }];
         for kind in COPIED.iter().filter(|k| **k != "m.room.power_levels") {
             if let Some(content) = old.content(kind) {
                 state.push(InitialState { kind: (*kind).into(), state_key: String::new(), content });

@@ -76,7 +76,8 @@ impl Around<'_> {
 
     /// Whether membership lets the user see the event, and whether it was joined.
     fn by_membership(&self, event: &Pdu, user_id: &UserId, visibility: &str, peeking: bool) -> (bool, bool) {
-        let known = |m: Option<String>| m.filter(|m| MEMBERSHIPS.contains(&m.as_str())).unwrap_or_else(|| "leave".into());
+        let known =
+            |m: Option<String>| m.filter(|m| MEMBERSHIPS.contains(&m.as_str())).unwrap_or_else(|| "leave".into());
         let membership = if event.is_state_of("m.room.member", user_id.as_str()) {
             let now = known(event.membership());
             let before = known(self.previous.and_then(Pdu::membership));
@@ -104,7 +105,12 @@ impl Around<'_> {
 impl Rooms {
     /// Those of `events` (of any rooms) that `user_id` may see, in order; soft-failed and rejected ones never.
     /// At most four statements, whatever the number of events.
-    pub async fn filter_visible(&self, user_id: &UserId, events: Vec<Arc<Pdu>>, look: Look<'_>) -> Result<Vec<Visible>> {
+    pub async fn filter_visible(
+        &self,
+        user_id: &UserId,
+        events: Vec<Arc<Pdu>>,
+        look: Look<'_>,
+    ) -> Result<Vec<Visible>> {
         let mut events = events;
         events.retain(|e| !e.meta.soft_failed && e.rejected.is_none());
         if events.is_empty() {
@@ -221,7 +227,13 @@ fn around<'a>(event: &Pdu, seen: Option<&Seen>, context: &'a store::events::Even
     }
 }
 
-fn judge(event: Arc<Pdu>, user_id: &UserId, around: &Around<'_>, look: Look<'_>, erased: &[String]) -> Result<Option<Visible>> {
+fn judge(
+    event: Arc<Pdu>,
+    user_id: &UserId,
+    around: &Around<'_>,
+    look: Look<'_>,
+    erased: &[String],
+) -> Result<Option<Visible>> {
     let own = event.is_state_of("m.room.member", user_id.as_str());
     let membership = if own { event.membership() } else { around.membership.and_then(Pdu::membership) };
     let membership = Some(membership.unwrap_or_else(|| "leave".into()));
@@ -299,7 +311,8 @@ mod tests {
     fn own_leaving_is_seen_in_a_closed_room() {
         let v = event("m.room.history_visibility", Some(""), r#"{"history_visibility":"joined"}"#);
         let (before, leave) = (member("join"), member("leave"));
-        let around = Around { visibility: Some(&v), membership: Some(&leave), join_rules: None, previous: Some(&before) };
+        let around =
+            Around { visibility: Some(&v), membership: Some(&leave), join_rules: None, previous: Some(&before) };
         let shown = judge(leave.clone(), ruma::user_id!("@u:a"), &around, Look::default(), &[]).unwrap();
         assert_eq!(shown.unwrap().membership.as_deref(), Some("leave"));
     }

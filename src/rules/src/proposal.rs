@@ -26,8 +26,7 @@ pub struct Proposal<'a> {
 }
 
 /// What is taken over from a template.
-const TAKEN: [&str; 8] =
-    ["type", "room_id", "sender", "state_key", "content", "depth", "prev_events", "auth_events"];
+const TAKEN: [&str; 8] = ["type", "room_id", "sender", "state_key", "content", "depth", "prev_events", "auth_events"];
 
 /// 502: whoever asked may ask another server.
 fn bad(what: &str) -> Error {
@@ -38,8 +37,12 @@ fn bad(what: &str) -> Error {
 pub fn accept(p: Proposal<'_>, signer: &Signer) -> Result<Built> {
     let mut event: Map<String, Value> =
         p.template.into_iter().filter(|(key, _)| TAKEN.contains(&key.as_str())).collect();
-    let wanted =
-        [("type", "m.room.member"), ("room_id", p.room_id.as_str()), ("sender", p.user_id.as_str()), ("state_key", p.user_id.as_str())];
+    let wanted = [
+        ("type", "m.room.member"),
+        ("room_id", p.room_id.as_str()),
+        ("sender", p.user_id.as_str()),
+        ("state_key", p.user_id.as_str()),
+    ];
     for (key, value) in wanted {
         if event.get(key).and_then(Value::as_str) != Some(value) {
             return Err(bad(key));
@@ -150,7 +153,12 @@ mod tests {
     #[test]
     fn events_nobody_asked_for_are_not_signed() {
         let signer = Signer::new("s.test".try_into().unwrap(), &PKCS8, "1").unwrap();
-        for (key, value) in [("type", json!("m.room.power_levels")), ("sender", json!("@o:s.test")), ("room_id", json!("!o:s.test")), ("content", json!(1))] {
+        for (key, value) in [
+            ("type", json!("m.room.power_levels")),
+            ("sender", json!("@o:s.test")),
+            ("room_id", json!("!o:s.test")),
+            ("content", json!(1)),
+        ] {
             let mut template = template();
             template[key] = value;
             assert_eq!(accept(proposal(&RoomVersionId::V10, template), &signer).unwrap_err().status(), 502, "{key}");

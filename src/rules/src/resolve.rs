@@ -4,8 +4,8 @@ use crate::AuthEvent;
 use crate::build::rules_of;
 use ruma::events::StateEventType;
 use ruma::room_version_rules::{AuthorizationRules, StateResolutionVersion};
-use ruma::state_res::{self, Event};
 use ruma::state_res::utils::event_id_set::EventIdSet;
+use ruma::state_res::{self, Event};
 use ruma::{EventId, OwnedEventId, RoomVersionId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -137,7 +137,9 @@ fn resolve_v1(states: &[State], rules: &AuthorizationRules, fetch: impl Fn(&Even
     for kind in ["m.room.power_levels", "m.room.join_rules", "m.room.member"] {
         let keys: Vec<(String, String)> = conflicted.keys().filter(|(k, _)| k == kind).cloned().collect();
         for key in keys {
-            if let Some(winner) = conflicted.remove(&key).and_then(|e| winner_by_auth(e, &key, &resolved, rules, &fetch)) {
+            if let Some(winner) =
+                conflicted.remove(&key).and_then(|e| winner_by_auth(e, &key, &resolved, rules, &fetch))
+            {
                 resolved.insert(key, winner);
             }
         }
@@ -210,7 +212,15 @@ mod tests {
             Self { version, known: HashMap::new(), edges: HashMap::new() }
         }
 
-        fn add(&mut self, id: &str, (kind, key): (&str, &str), sender: &str, content: Value, depth: i64, auth: &[&str]) -> OwnedEventId {
+        fn add(
+            &mut self,
+            id: &str,
+            (kind, key): (&str, &str),
+            sender: &str,
+            content: Value,
+            depth: i64,
+            auth: &[&str],
+        ) -> OwnedEventId {
             let create = self.version == RoomVersionId::V12;
             let room = if create { "!c" } else { "!r:s" };
             let mut json = json!({
@@ -244,7 +254,14 @@ mod tests {
             let a = self.add("$a", ("m.room.member", "@a:s"), "@a:s", joined.clone(), 2, c);
             let with = |more: &[&'static str]| -> Vec<&str> { c.iter().copied().chain(more.iter().copied()).collect() };
             let p = self.add("$p", ("m.room.power_levels", ""), "@a:s", levels(50), 3, &with(&["$a"]));
-            let j = self.add("$j", ("m.room.join_rules", ""), "@a:s", json!({"join_rule": "public"}), 4, &with(&["$a", "$p"]));
+            let j = self.add(
+                "$j",
+                ("m.room.join_rules", ""),
+                "@a:s",
+                json!({"join_rule": "public"}),
+                4,
+                &with(&["$a", "$p"]),
+            );
             let m = self.add("$m", ("m.room.member", "@m:s"), "@m:s", joined, 5, &with(&["$p", "$j"]));
             let key = |k: &str, s: &str| (k.to_owned(), s.to_owned());
             let base = State::from([

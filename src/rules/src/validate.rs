@@ -94,7 +94,11 @@ fn retention(state_key: Option<&str>, content: &Map<String, Value>) -> Result<()
 }
 
 fn server_acl(content: &Map<String, Value>, server_name: &str) -> Result<()> {
-    if acl_allows(content, server_name) { Ok(()) } else { Err(bad("Can't create an ACL event that denies the local server")) }
+    if acl_allows(content, server_name) {
+        Ok(())
+    } else {
+        Err(bad("Can't create an ACL event that denies the local server"))
+    }
 }
 
 /// Whether an `m.room.server_acl` lets a server in (spec: "m.room.server_acl"). The lists are compared with the name

@@ -26,7 +26,13 @@ impl Store {
     }
 
     /// Sets account data; returns the stream id.
-    pub async fn set_account_data(&self, user_id: &str, room_id: Option<&str>, kind: &str, content: &Value) -> Result<i64> {
+    pub async fn set_account_data(
+        &self,
+        user_id: &str,
+        room_id: Option<&str>,
+        kind: &str,
+        content: &Value,
+    ) -> Result<i64> {
         let text = serde_json::to_string(content)?;
         transaction!(self, "add_user_account_data", |tx| {
             let id = tx.next(&self.streams, Stream::AccountData).await?;
@@ -87,11 +93,8 @@ impl Store {
 }
 
 fn announce(tx: &mut Tx, id: i64, user_id: &str, room_id: Option<&str>, kind: &str) {
-    let row = Row::AccountData {
-        user_id: user_id.to_owned(),
-        room_id: room_id.map(str::to_owned),
-        kind: kind.to_owned(),
-    };
+    let row =
+        Row::AccountData { user_id: user_id.to_owned(), room_id: room_id.map(str::to_owned), kind: kind.to_owned() };
     tx.announce(Stream::AccountData, id, row);
 }
 

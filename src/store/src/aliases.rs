@@ -71,7 +71,14 @@ impl Store {
 }
 
 impl Tx {
-    async fn insert_alias(&mut self, store: &Store, alias: &str, room_id: &str, servers: &[String], creator: &str) -> Result<()> {
+    async fn insert_alias(
+        &mut self,
+        store: &Store,
+        alias: &str,
+        room_id: &str,
+        servers: &[String],
+        creator: &str,
+    ) -> Result<()> {
         let sql = "WITH a AS (INSERT INTO room_aliases (room_alias, room_id, creator) VALUES ($1, $2, $3))
                    INSERT INTO room_alias_servers (room_alias, server) SELECT $1, s FROM unnest($4::text[]) s";
         self.run(sql, &[&alias, &room_id, &creator, &servers]).await?;

@@ -71,7 +71,11 @@ fn postgres(d: &Database) -> Result<tokio_postgres::Config> {
         pg.host(host);
     }
     if let Some(address) = &d.hostaddr {
-        pg.hostaddr(address.parse().map_err(|_| Error::internal(format!("database.args.hostaddr: {address:?} is no IP address")))?);
+        pg.hostaddr(
+            address
+                .parse()
+                .map_err(|_| Error::internal(format!("database.args.hostaddr: {address:?} is no IP address")))?,
+        );
     }
     pg.port(d.port).connect_timeout(Duration::from_secs(d.connect_timeout_s));
     if let Some(user) = &d.user {

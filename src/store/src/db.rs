@@ -70,9 +70,7 @@ impl Conn {
 
     /// Several statements at once, without parameters or results.
     pub fn batch<'a>(&'a self, sql: &'a str) -> Boxed<'a, Result<()>> {
-        Box::pin(async move {
-            Ok(self.client.batch_execute(sql).await?)
-        })
+        Box::pin(async move { Ok(self.client.batch_execute(sql).await?) })
     }
 }
 
@@ -166,9 +164,7 @@ impl Db {
 
     /// A connection of our own, outside the pool (the committer keeps one).
     pub fn dedicated(&self) -> Boxed<'_, Result<Conn>> {
-        Box::pin(async move {
-            self.manager.open().await
-        })
+        Box::pin(async move { self.manager.open().await })
     }
 
     /// Waits up to ten seconds; after that the request is answered 503.
@@ -404,9 +400,7 @@ macro_rules! transaction {
             match outcome {
                 Ok(value) => match owned.commit().await {
                     Ok(()) => break Ok(value),
-                    Err(e) if $crate::db::should_retry(&e, attempt, true) => {
-                        $crate::db::back_off(&mut attempt).await
-                    }
+                    Err(e) if $crate::db::should_retry(&e, attempt, true) => $crate::db::back_off(&mut attempt).await,
                     Err(e) => break Err($crate::db::away(e)),
                 },
                 Err(e) => {

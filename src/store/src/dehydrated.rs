@@ -1,7 +1,7 @@
 //! Dehydrated devices (MSC3814): `dehydrated_devices`.
 
-use crate::{Store, transaction};
 use crate::e2e_keys::OneTimeKey;
+use crate::{Store, transaction};
 use serde_json::{Map, Value};
 use types::Result;
 

@@ -165,8 +165,12 @@ impl Store {
                    ORDER BY stream_id, room_id LIMIT $4";
         let now = self.streams.current(Stream::DeviceLists);
         let rows = self.db.query(sql, &[&after.0, &after.1, &now, &limit]).await?;
-        let poke =
-            |r: &tokio_postgres::Row| RoomPoke { user_id: r.get(0), device_id: r.get(1), room_id: r.get(2), stream_id: r.get(3) };
+        let poke = |r: &tokio_postgres::Row| RoomPoke {
+            user_id: r.get(0),
+            device_id: r.get(1),
+            room_id: r.get(2),
+            stream_id: r.get(3),
+        };
         Ok(rows.iter().map(poke).collect())
     }
 

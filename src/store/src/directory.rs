@@ -147,7 +147,11 @@ fn push_filter<'a>(
     if q.room_types.as_ref().is_some_and(|t| !t.is_empty()) {
         params.push(some_types);
         params.push(typeless);
-        sql.push_str(&format!(" AND (room_type = ANY(${}) OR (${} AND room_type IS NULL))", params.len() - 1, params.len()));
+        sql.push_str(&format!(
+            " AND (room_type = ANY(${}) OR (${} AND room_type IS NULL))",
+            params.len() - 1,
+            params.len()
+        ));
     }
     if q.federated_only {
         sql.push_str(" AND is_federatable");

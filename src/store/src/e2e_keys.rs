@@ -85,7 +85,8 @@ impl Store {
             let (of_users, of_devices): (Vec<&str>, Vec<&str>) =
                 devices.iter().map(|(u, d)| (u.as_str(), d.as_str())).unzip();
             let params: crate::Params<'_> = &[&users, &of_users, &of_devices];
-            let (rows, signatures) = futures::try_join!(self.db.query(&sql, params), self.db.query(signatures, params))?;
+            let (rows, signatures) =
+                futures::try_join!(self.db.query(&sql, params), self.db.query(signatures, params))?;
             let mut by_device = OwnSignatures::new();
             for row in signatures {
                 by_device.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3)));
@@ -93,7 +94,8 @@ impl Store {
             let mut result = KeysByDevice::new();
             for row in rows {
                 let (user, device): UserDevice = (row.get(0), row.get(1));
-                let mut keys = row.get::<_, Option<&str>>(3).map(serde_json::from_str::<Map<String, Value>>).transpose()?;
+                let mut keys =
+                    row.get::<_, Option<&str>>(3).map(serde_json::from_str::<Map<String, Value>>).transpose()?;
                 if let (Some(keys), Some(signatures)) = (&mut keys, by_device.remove(&(user.clone(), device.clone()))) {
                     merge_signatures(keys, &user, signatures);
                 }

@@ -90,10 +90,12 @@ impl Store {
                 let by: Vec<&str> = redactions.iter().map(|r| r.get(0)).collect();
                 let by: Vec<Pdu> =
                     self.db.query(SELECT_EVENTS, &[&by]).await?.iter().map(parse_row).collect::<Result<_>>()?;
-                let by: HashMap<String, Arc<Pdu>> = by.into_iter().map(|e| (e.event_id.to_string(), Arc::new(e))).collect();
+                let by: HashMap<String, Arc<Pdu>> =
+                    by.into_iter().map(|e| (e.event_id.to_string(), Arc::new(e))).collect();
                 for event in &mut events {
                     let mine = redactions.iter().filter(|r| r.get::<_, &str>(1) == event.event_id.as_str());
-                    let because = mine.filter_map(|r| by.get(r.get::<_, &str>(0))).find(|r| redaction_applies(r, event));
+                    let because =
+                        mine.filter_map(|r| by.get(r.get::<_, &str>(0))).find(|r| redaction_applies(r, event));
                     if let Some(because) = because.cloned() {
                         redact(event, because)?;
                     }

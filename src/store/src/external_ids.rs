@@ -36,7 +36,8 @@ impl Store {
                     return Err(Error::bad_request("external_id: belongs to another user"));
                 }
             }
-            tx.forget_named(self, "get_user_by_external_id", Some(vec![provider.to_owned(), external_id.to_owned()])).await
+            tx.forget_named(self, "get_user_by_external_id", Some(vec![provider.to_owned(), external_id.to_owned()]))
+                .await
         })
     }
 }

@@ -109,7 +109,8 @@ impl Store {
 
     /// Highest sequence number of chains.
     pub async fn chain_ends(&self, chains: &[i64]) -> Result<HashMap<i64, i64>> {
-        let sql = "SELECT chain_id, MAX(sequence_number) FROM event_auth_chains WHERE chain_id = ANY($1) GROUP BY chain_id";
+        let sql =
+            "SELECT chain_id, MAX(sequence_number) FROM event_auth_chains WHERE chain_id = ANY($1) GROUP BY chain_id";
         let rows = self.db.query(sql, &[&chains]).await?;
         Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
     }

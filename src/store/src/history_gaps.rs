@@ -35,7 +35,8 @@ impl Store {
     /// Notes that those of these events that are still missing could not be fetched.
     pub async fn note_open_gaps(&self, room_id: &RoomId, ids: &[OwnedEventId], now_ms: i64) -> Result<()> {
         let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-        let sql = "INSERT INTO event_failed_pull_attempts (room_id, event_id, num_attempts, last_attempt_ts, last_cause)
+        let sql =
+            "INSERT INTO event_failed_pull_attempts (room_id, event_id, num_attempts, last_attempt_ts, last_cause)
                    SELECT b.room_id, b.event_id, 1, $3, 'no server gave it'
                    FROM event_backward_extremities b WHERE b.room_id = $1 AND b.event_id = ANY($2)
                    ON CONFLICT (room_id, event_id) DO UPDATE

@@ -124,7 +124,12 @@ mod tests {
         assert_eq!(before(&hosts, 10), "far here");
         // The leave may come after something said in the same transaction.
         assert_eq!(before(&hosts, 12), "far here");
-        let back = vec![gone("@u:here", 10), gone("@a:far", 10), change("@u:here", 20, false, true), change("@b:new", 20, false, true)];
+        let back = vec![
+            gone("@u:here", 10),
+            gone("@a:far", 10),
+            change("@u:here", 20, false, true),
+            change("@b:new", 20, false, true),
+        ];
         assert_eq!(before(&Hosts { settled: BTreeSet::new(), changes: back }, 25), "here new");
     }
 }

@@ -34,7 +34,14 @@ impl Store {
     }
 
     /// Notes the answer to a transaction.
-    pub async fn set_received_transaction(&self, origin: &str, txn_id: &str, code: i32, body: &Value, now_ms: i64) -> Result<()> {
+    pub async fn set_received_transaction(
+        &self,
+        origin: &str,
+        txn_id: &str,
+        code: i32,
+        body: &Value,
+        now_ms: i64,
+    ) -> Result<()> {
         let sql = "INSERT INTO received_transactions (transaction_id, origin, ts, response_code, response_json)
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (transaction_id, origin) DO NOTHING";
         let json = serde_json::to_vec(body)?;
@@ -42,7 +49,12 @@ impl Store {
     }
 
     /// Notes events that are about to be acknowledged: (room, event id, JSON).
-    pub async fn stage_events(&self, origin: &str, events: &[(OwnedRoomId, OwnedEventId, String)], now_ms: i64) -> Result<()> {
+    pub async fn stage_events(
+        &self,
+        origin: &str,
+        events: &[(OwnedRoomId, OwnedEventId, String)],
+        now_ms: i64,
+    ) -> Result<()> {
         let rooms: Vec<&str> = events.iter().map(|e| e.0.as_str()).collect();
         let ids: Vec<&str> = events.iter().map(|e| e.1.as_str()).collect();
         let jsons: Vec<&str> = events.iter().map(|e| e.2.as_str()).collect();
@@ -82,7 +94,9 @@ impl Store {
         let ids: Vec<&str> = ids.iter().map(|i| i.as_ref().as_str()).collect();
         let sql = "SELECT event_id, outlier, rejection_reason IS NOT NULL FROM events WHERE event_id = ANY($1)";
         let rows = self.db.query(sql, &[&ids]).await?;
-        rows.iter().map(|r| Ok((r.get::<_, &str>(0).try_into()?, Standing { outlier: r.get(1), rejected: r.get(2) }))).collect()
+        rows.iter()
+            .map(|r| Ok((r.get::<_, &str>(0).try_into()?, Standing { outlier: r.get(1), rejected: r.get(2) })))
+            .collect()
     }
 
     /// Whether an accepted event names this one as one before it.
@@ -148,7 +162,8 @@ impl Store {
 
     /// Whether anybody of a server is joined to a room.
     pub async fn is_server_in_room(&self, room_id: &RoomId, server: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM current_state_events WHERE room_id = $1 AND type = 'm.room.member' AND membership = 'join'
+        let sql =
+            "SELECT 1 FROM current_state_events WHERE room_id = $1 AND type = 'm.room.member' AND membership = 'join'
              AND substring(state_key FROM '@[^:]*:(.*)$') = $2 LIMIT 1";
         Ok(self.db.query_opt(sql, &[&room_id.as_str(), &server]).await?.is_some())
     }

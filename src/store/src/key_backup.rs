@@ -33,8 +33,7 @@ impl RoomKey {
             return self.is_verified;
         }
         self.first_message_index < stored.first_message_index
-            || (self.first_message_index == stored.first_message_index
-                && self.forwarded_count < stored.forwarded_count)
+            || (self.first_message_index == stored.first_message_index && self.forwarded_count < stored.forwarded_count)
     }
 
     /// The JSON of `KeyBackupData`.

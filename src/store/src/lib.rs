@@ -1,14 +1,16 @@
 //! Every line of SQL: the pool, transactions, caches, id generators, and one file a noun.
 
-pub mod aliases;
 mod account_caches;
+pub mod account_data;
+pub mod aliases;
 mod backend;
 pub mod cache;
-mod cleanup;
 pub mod changed;
+mod cleanup;
 mod connect;
 pub mod cross_signing;
 pub mod db;
+pub mod deactivation;
 pub mod dehydrated;
 pub mod destinations;
 pub mod device_lists;
@@ -18,7 +20,9 @@ pub mod directory;
 pub mod e2e_keys;
 pub mod events;
 mod expiry;
+pub mod external_ids;
 pub mod extremities;
+pub mod filters;
 pub mod forget;
 pub mod history_gaps;
 pub mod hosts;
@@ -26,65 +30,61 @@ mod ignored;
 pub mod inbound;
 pub mod key_backup;
 pub mod locks;
+pub mod membership_for_user;
 pub mod memberships;
 mod obey;
+pub mod open_id;
 pub mod outbound;
 pub mod pages;
+pub mod persist;
+pub mod presence;
+pub mod profiles;
+pub mod push_rules;
+pub mod push_rules_of;
+pub mod push_rules_stored;
+pub mod pushers;
+pub mod receipts;
+pub mod registration_tokens;
 mod relation_checks;
-mod remote_devices;
 pub mod relations;
+mod remote_devices;
 mod reports;
 mod room_caches;
 pub mod rooms;
-pub mod seen;
-pub mod shown;
-pub mod spaces;
-pub mod standing;
-pub mod membership_for_user;
-pub mod persist;
-pub mod presence;
-pub mod push_rules_of;
-pub mod push_rules_stored;
-pub mod receipts;
 pub mod scheduled_tasks;
 pub mod schema;
 pub mod search;
+pub mod seen;
 pub mod server_keys;
-mod statistics;
+pub mod shown;
+pub mod spaces;
+pub mod standing;
 pub mod state_groups;
+mod statistics;
 pub mod streams;
-pub mod to_device;
 pub mod sync_account_data;
 mod sync_caches;
 pub mod sync_state;
 pub mod sync_timeline;
-mod tls;
-pub mod unread;
-pub mod tokens;
-pub mod user_ips;
-pub mod deactivation;
-pub mod pushers;
-pub mod registration_tokens;
+pub mod tags;
 pub mod threepid_sessions;
 pub mod threepids;
+mod tls;
+pub mod to_device;
+pub mod tokens;
 pub mod ui_auth;
-pub mod account_data;
-pub mod external_ids;
-pub mod filters;
-pub mod open_id;
-pub mod profiles;
-pub mod push_rules;
-pub mod tags;
-pub mod user_directory;
-mod user_directory_update;
-pub mod users;
-mod writer_caches;
+pub mod unread;
 mod unread_rotate;
 pub mod upgrade;
+pub mod user_directory;
+mod user_directory_update;
+pub mod user_ips;
+pub mod users;
+mod writer_caches;
 
+pub use cache::{Cache, Registry, WireKey};
 pub use changed::Changed;
 pub use connect::Server;
-pub use cache::{Cache, Registry, WireKey};
 pub use db::{Conn, Db, Params, Tx};
 pub use streams::{EventRow, IdGuard, PresenceRow, Row, Stream, Streams, Update};
 
@@ -131,11 +131,7 @@ pub struct Store {
 
 impl Store {
     /// Opens a database whose schema was checked before. `writers`: configured writers of a stream.
-    pub async fn open(
-        settings: Settings,
-        writers: impl Fn(Stream) -> Vec<String>,
-        log: &Logger,
-    ) -> Result<Arc<Self>> {
+    pub async fn open(settings: Settings, writers: impl Fn(Stream) -> Vec<String>, log: &Logger) -> Result<Arc<Self>> {
         let db = Db::new(settings.server, settings.max_connections, log.clone());
         streams::unended::wait(&db, log).await?;
         let streams = Streams::load(db.clone(), &settings.instance, writers).await?;

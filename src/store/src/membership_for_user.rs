@@ -68,7 +68,8 @@ const SUMMARY_MEMBERS: &str = "
 impl Store {
     /// Rooms the user is joined to.
     pub async fn rooms_joined_by(&self, user_id: &str) -> Result<Arc<Vec<String>>> {
-        self.sync.joined_rooms
+        self.sync
+            .joined_rooms
             .get_or_load(user_id, async {
                 let sql = "SELECT room_id FROM current_state_events
                            WHERE type = 'm.room.member' AND membership = 'join' AND state_key = $1";

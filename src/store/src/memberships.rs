@@ -30,7 +30,8 @@ impl Store {
         self.room_caches
             .local_memberships
             .get_or_load(&key, async {
-                let sql = "SELECT membership, event_id FROM local_current_membership WHERE user_id = $1 AND room_id = $2";
+                let sql =
+                    "SELECT membership, event_id FROM local_current_membership WHERE user_id = $1 AND room_id = $2";
                 let row = self.db.query_opt(sql, &[&user_id, &room_id]).await?;
                 let read = |r: tokio_postgres::Row| {
                     let event_id = r.get::<_, &str>(1).try_into()?;

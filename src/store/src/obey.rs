@@ -38,9 +38,11 @@ impl Store {
             self.forget_event(redacted);
         }
         // An event may have been known as an outlier, or before it was rejected. One that is known as it is stays.
-        if self.event_cache.get(e.event_id.as_str()).is_some_and(|known| {
-            known.outlier != e.outlier || known.rejected.is_some() != e.rejected
-        }) {
+        if self
+            .event_cache
+            .get(e.event_id.as_str())
+            .is_some_and(|known| known.outlier != e.outlier || known.rejected.is_some() != e.rejected)
+        {
             self.forget_event(&e.event_id);
         }
     }

@@ -53,7 +53,8 @@ impl Store {
                           OR j.internal_metadata LIKE '%\"send_on_behalf_of\"%')
                    ORDER BY e.stream_ordering LIMIT $4";
         let rows = self.db.query(sql, &[&after, &to, &self.server_name.as_str(), &limit]).await?;
-        let members: Vec<Member> = rows.iter().map(|r| r.get::<_, Option<&str>>(6).map(read_member).unwrap_or_default()).collect();
+        let members: Vec<Member> =
+            rows.iter().map(|r| r.get::<_, Option<&str>>(6).map(read_member).unwrap_or_default()).collect();
         let replaced: Vec<String> = members.iter().filter_map(|m| m.unsigned.replaces_state.clone()).collect();
         let known = self.memberships_among(&replaced).await?;
         let event = |(r, member): (&tokio_postgres::Row, &Member)| OutboundEvent {
@@ -116,7 +117,13 @@ impl Store {
     }
 
     /// The last event of each room a server missed, after `after` and before `before`, oldest first.
-    pub async fn missed_events(&self, destination: &str, after: i64, before: i64, limit: i64) -> Result<Vec<(i64, String)>> {
+    pub async fn missed_events(
+        &self,
+        destination: &str,
+        after: i64,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<(i64, String)>> {
         let sql = "SELECT d.stream_ordering, e.event_id FROM destination_rooms d JOIN events e USING (stream_ordering)
                    WHERE d.destination = $1 AND d.stream_ordering > $2 AND d.stream_ordering < $3
                    ORDER BY d.stream_ordering LIMIT $4";
@@ -164,7 +171,11 @@ impl Store {
     }
 
     /// The last change of each of these users' devices a server was told of.
-    pub async fn last_device_pokes(&self, destination: &str, users: &[String]) -> Result<std::collections::HashMap<String, i64>> {
+    pub async fn last_device_pokes(
+        &self,
+        destination: &str,
+        users: &[String],
+    ) -> Result<std::collections::HashMap<String, i64>> {
         let sql = "SELECT user_id, max(stream_id) FROM device_lists_outbound_last_success
                    WHERE destination = $1 AND user_id = ANY($2) GROUP BY user_id";
         let rows = self.db.query(sql, &[&destination, &users]).await?;
@@ -186,7 +197,8 @@ impl Store {
 
     /// Servers that the rows of device changes in (`after`, `to`] are for.
     pub async fn servers_poked(&self, after: i64, to: i64) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT destination FROM device_lists_outbound_pokes WHERE stream_id > $1 AND stream_id <= $2";
+        let sql =
+            "SELECT DISTINCT destination FROM device_lists_outbound_pokes WHERE stream_id > $1 AND stream_id <= $2";
         Ok(self.db.query(sql, &[&after, &to]).await?.iter().map(|r| r.get(0)).collect())
     }
 }

@@ -252,9 +252,7 @@ impl Store {
         let query = PageQuery { room_id, dir: Dir::Backwards, from: token, to: None, limit: 10, filter: None };
         match token {
             // By position in the room, not in the stream.
-            RoomToken::Topological { .. } => {
-                Ok(self.page(&query).await?.events.into_iter().next().map(|p| p.event_id))
-            }
+            RoomToken::Topological { .. } => Ok(self.page(&query).await?.events.into_iter().next().map(|p| p.event_id)),
             RoomToken::Live(m) => {
                 let sql = "SELECT event_id, instance_name, topological_ordering, stream_ordering FROM events
                            WHERE room_id = $1 AND stream_ordering <= $2 AND NOT outlier AND rejection_reason IS NULL

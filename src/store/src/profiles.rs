@@ -48,7 +48,13 @@ impl Store {
 
     /// Sets a field; None removes it. `stream`: also tells of it in the profile_updates stream
     /// (`include_profile_updates_in_sync`; only a writer of events may). 400 M_PROFILE_TOO_LARGE beyond 64 KiB.
-    pub async fn set_profile_field(&self, user_id: &UserId, field: &str, value: Option<&Value>, stream: bool) -> Result<()> {
+    pub async fn set_profile_field(
+        &self,
+        user_id: &UserId,
+        field: &str,
+        value: Option<&Value>,
+        stream: bool,
+    ) -> Result<()> {
         transaction!(self, "set_profile_field", |tx| {
             if let Some(value) = value {
                 check_size(tx, user_id, field, value).await?;
@@ -92,7 +98,12 @@ impl Store {
     }
 
     /// Shows a profile in the user directory.
-    pub async fn show_in_directory(&self, user_id: &UserId, displayname: Option<&str>, avatar_url: Option<&str>) -> Result<()> {
+    pub async fn show_in_directory(
+        &self,
+        user_id: &UserId,
+        displayname: Option<&str>,
+        avatar_url: Option<&str>,
+    ) -> Result<()> {
         transaction!(self, "update_profiles_in_user_dir", |tx| {
             let id = user_id.as_str();
             tx.run(

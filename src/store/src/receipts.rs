@@ -122,8 +122,7 @@ impl Tx {
             self.run(INSERT, params).await?;
         }
         let event_ids = serde_json::to_string(&[&r.event_id])?;
-        let params: crate::Params<'_> =
-            &[&r.room_id, &r.receipt_type, &r.user_id, &r.thread_id, &event_ids, &data];
+        let params: crate::Params<'_> = &[&r.room_id, &r.receipt_type, &r.user_id, &r.thread_id, &event_ids, &data];
         if self.run(UPDATE_GRAPH, params).await? == 0 {
             self.run(INSERT_GRAPH, params).await?;
         }

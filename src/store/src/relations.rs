@@ -164,7 +164,12 @@ impl Store {
     }
 
     /// Thread roots of a room by their latest reply, newest first, after `(depth, stream)` if given.
-    pub async fn threads_of_room(&self, room_id: &str, limit: i64, after: Option<(i64, i64)>) -> Result<Vec<(OwnedEventId, i64, i64)>> {
+    pub async fn threads_of_room(
+        &self,
+        room_id: &str,
+        limit: i64,
+        after: Option<(i64, i64)>,
+    ) -> Result<Vec<(OwnedEventId, i64, i64)>> {
         let (depth, stream) = after.unwrap_or((i64::MAX, i64::MAX));
         let sql = "SELECT thread_id, topological_ordering, stream_ordering FROM threads
                    WHERE room_id = $1 AND (topological_ordering, stream_ordering) < ($2, $3)
@@ -174,7 +179,12 @@ impl Store {
     }
 
     /// Those of these events that a relation of such a type or sender points at (filters' `related_by_*`).
-    pub async fn with_relations(&self, ids: &[&str], senders: Option<&[String]>, types: Option<&[String]>) -> Result<Vec<OwnedEventId>> {
+    pub async fn with_relations(
+        &self,
+        ids: &[&str],
+        senders: Option<&[String]>,
+        types: Option<&[String]>,
+    ) -> Result<Vec<OwnedEventId>> {
         let sql = "SELECT DISTINCT r.relates_to_id FROM event_relations r JOIN events e USING (event_id)
                    WHERE r.relates_to_id = ANY($1) AND ($2::text[] IS NULL OR e.sender = ANY($2))
                      AND ($3::text[] IS NULL OR r.relation_type = ANY($3))";

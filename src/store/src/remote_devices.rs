@@ -61,8 +61,14 @@ impl Store {
 
     /// Replaces all devices of a user, and notes that they are complete. `devices`: (device id, JSON). Returns the
     /// ids of those that are gone.
-    pub async fn replace_remote_devices(&self, user_id: &str, devices: &[(String, String)], at: &str) -> Result<Vec<String>> {
-        let (ids, contents): (Vec<&str>, Vec<&str>) = devices.iter().map(|(id, json)| (id.as_str(), json.as_str())).unzip();
+    pub async fn replace_remote_devices(
+        &self,
+        user_id: &str,
+        devices: &[(String, String)],
+        at: &str,
+    ) -> Result<Vec<String>> {
+        let (ids, contents): (Vec<&str>, Vec<&str>) =
+            devices.iter().map(|(id, json)| (id.as_str(), json.as_str())).unzip();
         transaction!(self, "update_remote_device_list_cache", |tx| {
             let sql = "DELETE FROM device_lists_remote_cache WHERE user_id = $1 RETURNING device_id";
             let before = tx.query(sql, &[&user_id]).await?;
@@ -78,7 +84,13 @@ impl Store {
     }
 
     /// Notes one change of a user's devices. None: the device is gone.
-    pub async fn set_remote_device(&self, user_id: &str, device_id: &str, content: Option<&str>, at: &str) -> Result<()> {
+    pub async fn set_remote_device(
+        &self,
+        user_id: &str,
+        device_id: &str,
+        content: Option<&str>,
+        at: &str,
+    ) -> Result<()> {
         transaction!(self, "update_remote_device_list_cache_entry", |tx| {
             match content {
                 None => {

@@ -6,7 +6,15 @@ use types::Result;
 
 impl Store {
     /// `content` is the whole body of the report.
-    pub async fn report_event(&self, at_ms: i64, room_id: &str, event_id: &str, by: &str, reason: Option<&str>, content: &str) -> Result<()> {
+    pub async fn report_event(
+        &self,
+        at_ms: i64,
+        room_id: &str,
+        event_id: &str,
+        by: &str,
+        reason: Option<&str>,
+        content: &str,
+    ) -> Result<()> {
         let sql = "INSERT INTO event_reports (id, received_ts, room_id, event_id, user_id, reason, content)
                    SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6 FROM event_reports";
         self.insert_report(sql, &[&at_ms, &room_id, &event_id, &by, &reason, &content]).await

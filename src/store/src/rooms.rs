@@ -17,7 +17,11 @@ impl Store {
     pub async fn room(&self, room_id: &str) -> Result<Option<RoomRow>> {
         let sql = "SELECT is_public, creator, room_version FROM rooms WHERE room_id = $1";
         let row = self.db.query_opt(sql, &[&room_id]).await?;
-        Ok(row.map(|r| RoomRow { is_public: r.get::<_, Option<bool>>(0).unwrap_or(false), creator: r.get(1), version: r.get(2) }))
+        Ok(row.map(|r| RoomRow {
+            is_public: r.get::<_, Option<bool>>(0).unwrap_or(false),
+            creator: r.get(1),
+            version: r.get(2),
+        }))
     }
 
     /// Room versions of several rooms.
@@ -34,7 +38,13 @@ impl Store {
     }
 
     /// The same for the list of an application service's network.
-    pub async fn set_public_on_network(&self, room_id: &str, appservice: &str, network: &str, is_public: bool) -> Result<()> {
+    pub async fn set_public_on_network(
+        &self,
+        room_id: &str,
+        appservice: &str,
+        network: &str,
+        is_public: bool,
+    ) -> Result<()> {
         let sql = if is_public {
             "INSERT INTO appservice_room_list (appservice_id, network_id, room_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
         } else {

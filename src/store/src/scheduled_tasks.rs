@@ -64,7 +64,8 @@ impl Store {
     /// one. Clients that use libolm may have forgotten such keys. Returns the last user; None if there are no more.
     pub async fn delete_old_one_time_keys(&self, after: &str, users: i64, before_ms: i64) -> Result<Option<String>> {
         transaction!(self, "delete_old_otks_for_next_user_batch", |tx| {
-            let sql = "SELECT DISTINCT user_id FROM e2e_one_time_keys_json WHERE user_id > $1 ORDER BY user_id LIMIT $2";
+            let sql =
+                "SELECT DISTINCT user_id FROM e2e_one_time_keys_json WHERE user_id > $1 ORDER BY user_id LIMIT $2";
             let names: Vec<String> = tx.query(sql, &[&after, &users]).await?.iter().map(|r| r.get(0)).collect();
             let Some(last) = names.last().cloned() else { return Ok(None) };
             let sql = "DELETE FROM e2e_one_time_keys_json

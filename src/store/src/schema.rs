@@ -44,8 +44,11 @@ pub async fn prepare(settings: &Settings, create: bool, log: &Logger) -> Result<
     check_version(&conn).await?;
     if create {
         check_domain(&conn, settings.server_name.as_str()).await?;
-        conn.execute("INSERT INTO schema_compat_version (lock, compat_version) VALUES ('X', $1) ON CONFLICT DO NOTHING", &[&COMPAT_VERSION])
-            .await?;
+        conn.execute(
+            "INSERT INTO schema_compat_version (lock, compat_version) VALUES ('X', $1) ON CONFLICT DO NOTHING",
+            &[&COMPAT_VERSION],
+        )
+        .await?;
     }
     let pending = conn.query("SELECT update_name FROM background_updates", &[]).await?;
     if !pending.is_empty() {
@@ -128,7 +131,11 @@ async fn check_version(conn: &Conn) -> Result<()> {
         Error::internal("Table schema_version is empty: the database is damaged or was not made completely")
     })?;
     if version != VERSION {
-        let advice = if version < VERSION { "Let Synapse 1.163.2 upgrade it first" } else { "It was upgraded by a newer Synapse" };
+        let advice = if version < VERSION {
+            "Let Synapse 1.163.2 upgrade it first"
+        } else {
+            "It was upgraded by a newer Synapse"
+        };
         return Err(Error::internal(format!(
             "The database has schema version {version}; only {VERSION} (Synapse 1.163.2) can be used. {advice}. Nothing was changed"
         )));
@@ -166,7 +173,10 @@ fn deltas_of(version: i32) -> impl Iterator<Item = &'static str> {
 /// A database of another server must not be taken over.
 async fn check_domain(conn: &Conn, server_name: &str) -> Result<()> {
     let rows = conn
-        .query("SELECT name FROM users WHERE right(name, length($1::text) + 1) <> ':' || $1::text LIMIT 1", &[&server_name])
+        .query(
+            "SELECT name FROM users WHERE right(name, length($1::text) + 1) <> ':' || $1::text LIMIT 1",
+            &[&server_name],
+        )
         .await?;
     match rows.first().map(|r| r.get::<_, &str>(0)) {
         None => Ok(()),

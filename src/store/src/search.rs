@@ -28,7 +28,8 @@ pub struct Hit {
 /// Matches ordered by rank that are looked at, at most.
 const MOST: i64 = 500;
 
-const COLUMNS: &str = "SELECT event_id, ts_rank_cd(vector, query)::text::float8 AS rank, origin_server_ts, stream_ordering
+const COLUMNS: &str =
+    "SELECT event_id, ts_rank_cd(vector, query)::text::float8 AS rank, origin_server_ts, stream_ordering
     FROM event_search, websearch_to_tsquery('english', $1) query
     WHERE vector @@ query AND room_id = ANY($2) AND key = ANY($3)";
 

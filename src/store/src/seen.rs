@@ -88,7 +88,12 @@ impl Store {
     }
 
     /// Events of one type in a state group; `keys` None: all of them.
-    pub async fn group_state_of_type(&self, group: i64, kind: &str, keys: Option<&[&str]>) -> Result<Vec<OwnedEventId>> {
+    pub async fn group_state_of_type(
+        &self,
+        group: i64,
+        kind: &str,
+        keys: Option<&[&str]>,
+    ) -> Result<Vec<OwnedEventId>> {
         let rows = self.db.query(STATE_OF_TYPE, &[&group, &kind, &keys]).await?;
         rows.iter().map(|r| Ok(r.get::<_, &str>(0).try_into()?)).collect()
     }

@@ -103,13 +103,19 @@ impl Store {
     }
 
     /// Keeps what `from` (the server itself or a notary) answered.
-    pub fn store_server_keys<'a>(&'a self, from: &'a str, fetched: &'a [FetchedKeys], now_ms: i64) -> Boxed<'a, Result<()>> {
+    pub fn store_server_keys<'a>(
+        &'a self,
+        from: &'a str,
+        fetched: &'a [FetchedKeys],
+        now_ms: i64,
+    ) -> Boxed<'a, Result<()>> {
         Box::pin(async move {
             let all = || fetched.iter().flat_map(|f| f.keys.iter().map(move |(id, key)| (f, id, key)));
             let servers: Vec<&str> = all().map(|(f, _, _)| f.server_name.as_str()).collect();
             let ids: Vec<&str> = all().map(|(_, id, _)| id.as_str()).collect();
             let until: Vec<i64> = all().map(|(_, _, key)| key.valid_until_ms).collect();
-            let raw: Vec<&[u8]> = all().map(|(f, id, _)| f.raw.get(id).map(Vec::as_slice).unwrap_or_default()).collect();
+            let raw: Vec<&[u8]> =
+                all().map(|(f, id, _)| f.raw.get(id).map(Vec::as_slice).unwrap_or_default()).collect();
             let json: Vec<&[u8]> = all().map(|(f, _, _)| f.json.as_bytes()).collect();
             let mut forget = Vec::new();
             for (f, id, _) in all() {

@@ -39,8 +39,12 @@ pub(crate) type ShownStates = Cache<String, Kept>;
 impl Store {
     /// These states (of [`Store::current_states`]) as clients see them, without `m.room.aliases`, which no client gets.
     /// Large ones are left out.
-    pub async fn shown_states(&self, states: &HashMap<String, Arc<StateIds>>) -> Result<HashMap<String, Arc<ShownState>>> {
-        let small: Vec<&str> = states.iter().filter(|(_, ids)| ids.len() <= MAX_EVENTS).map(|(r, _)| r.as_str()).collect();
+    pub async fn shown_states(
+        &self,
+        states: &HashMap<String, Arc<StateIds>>,
+    ) -> Result<HashMap<String, Arc<ShownState>>> {
+        let small: Vec<&str> =
+            states.iter().filter(|(_, ids)| ids.len() <= MAX_EVENTS).map(|(r, _)| r.as_str()).collect();
         let (kept, mut missing) = split_cached(&self.sync.shown, &small);
         let mut shown = HashMap::with_capacity(small.len());
         for (room, kept) in kept {

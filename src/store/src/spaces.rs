@@ -38,7 +38,11 @@ const HOSTED: &str =
 
 impl Store {
     /// Describing state of several rooms; rooms without any are left out.
-    pub async fn summary_states(&self, room_ids: &[&str], user_id: Option<&str>) -> Result<HashMap<String, SummaryState>> {
+    pub async fn summary_states(
+        &self,
+        room_ids: &[&str],
+        user_id: Option<&str>,
+    ) -> Result<HashMap<String, SummaryState>> {
         let state: Params<'_> = &[&room_ids, &DESCRIBING, &user_id];
         let rooms: Params<'_> = &[&room_ids];
         let (state, counts, hosted) = futures::try_join!(

@@ -28,15 +28,12 @@ const CHAIN: &str = "
         WHERE c.depth < 1000
     ) SELECT id FROM chain ORDER BY depth";
 
-const ROWS: &str =
-    "SELECT state_group, type, state_key, event_id FROM state_groups_state WHERE state_group = ANY($1)";
+const ROWS: &str = "SELECT state_group, type, state_key, event_id FROM state_groups_state WHERE state_group = ANY($1)";
 
 impl Store {
     /// The state a group stands for. Groups never change, so the cache never needs to forget one.
     pub fn state_of_group(&self, group: i64) -> Boxed<'_, Result<Arc<GroupState>>> {
-        Box::pin(async move {
-            self.writer_caches.groups.get_or_load(&group, self.load_group(group)).await
-        })
+        Box::pin(async move { self.writer_caches.groups.get_or_load(&group, self.load_group(group)).await })
     }
 
     async fn load_group(&self, group: i64) -> Result<Arc<GroupState>> {

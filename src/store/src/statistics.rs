@@ -109,8 +109,7 @@ impl Store {
         let mut kinds: Vec<&str> = COLUMNS.iter().map(|(kind, _, _)| *kind).collect();
         kinds.dedup();
         let rows = self.db.query(SHOWN, &[&from, &to, &kinds]).await?;
-        let ids: Vec<OwnedEventId> =
-            rows.iter().filter_map(|r| r.get::<_, Option<&str>>(2)?.try_into().ok()).collect();
+        let ids: Vec<OwnedEventId> = rows.iter().filter_map(|r| r.get::<_, Option<&str>>(2)?.try_into().ok()).collect();
         let events = self.events(&ids).await?;
         let by_id: HashMap<&str, &Arc<Pdu>> = events.iter().map(|(id, e)| (id.as_str(), e)).collect();
         Ok(rows

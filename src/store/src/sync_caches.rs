@@ -40,7 +40,8 @@ impl SyncCaches {
             joined_rooms: registry.weighed("get_rooms_for_user", 500_000, |rooms| rooms.len().max(25)),
             room_members: registry.weighed("get_users_in_room", 500_000, |users| users.len().max(100)),
             room_summary: registry.cache("get_room_summary", 10_000),
-            current_state_ids: registry.weighed("get_partial_current_state_ids", 500_000, |state| state.len().max(1_000)),
+            current_state_ids: registry
+                .weighed("get_partial_current_state_ids", 500_000, |state| state.len().max(1_000)),
             shown: registry.weighed("shown_state_of_room", 4 << 20, Kept::weight),
             group_states: registry.weighed("*stateGroupCache*", 250_000, |state| state.len().max(1_000)),
             recent: registry.weighed("recent_events_of_room", 20_000, |recent| recent.weight().max(10)),

@@ -26,7 +26,8 @@ pub struct ThreepidToken {
     pub expires: i64,
 }
 
-const COLUMNS: &str = "SELECT session_id, medium, address, last_send_attempt, validated_at FROM threepid_validation_session";
+const COLUMNS: &str =
+    "SELECT session_id, medium, address, last_send_attempt, validated_at FROM threepid_validation_session";
 
 fn session(r: &tokio_postgres::Row) -> ThreepidSession {
     ThreepidSession {
@@ -40,7 +41,12 @@ fn session(r: &tokio_postgres::Row) -> ThreepidSession {
 
 impl Store {
     /// A session for an address that isn't validated yet.
-    pub async fn open_threepid_session(&self, medium: &str, address: &str, secret: &str) -> Result<Option<ThreepidSession>> {
+    pub async fn open_threepid_session(
+        &self,
+        medium: &str,
+        address: &str,
+        secret: &str,
+    ) -> Result<Option<ThreepidSession>> {
         let sql = format!(
             "{COLUMNS} WHERE medium = $1 AND address = $2 AND client_secret = $3 AND validated_at IS NULL LIMIT 1"
         );
@@ -48,7 +54,12 @@ impl Store {
     }
 
     /// A session that was validated.
-    pub async fn validated_threepid_session(&self, medium: &str, id: &str, secret: &str) -> Result<Option<ThreepidSession>> {
+    pub async fn validated_threepid_session(
+        &self,
+        medium: &str,
+        id: &str,
+        secret: &str,
+    ) -> Result<Option<ThreepidSession>> {
         let sql = format!(
             "{COLUMNS} WHERE medium = $1 AND session_id = $2 AND client_secret = $3 AND validated_at IS NOT NULL"
         );
@@ -56,7 +67,12 @@ impl Store {
     }
 
     /// Begins a session, or goes on with one, by a token that was sent to its address.
-    pub async fn add_threepid_token(&self, session: &ThreepidSession, secret: &str, token: &ThreepidToken) -> Result<()> {
+    pub async fn add_threepid_token(
+        &self,
+        session: &ThreepidSession,
+        secret: &str,
+        token: &ThreepidToken,
+    ) -> Result<()> {
         transaction!(self, "start_or_continue_validation_session", |tx| {
             tx.run(
                 "INSERT INTO threepid_validation_session (session_id, medium, address, client_secret, last_send_attempt)
@@ -86,7 +102,8 @@ impl Store {
     ) -> Result<Option<String>> {
         let wrong = |message: &'static str| Err(Error::client(400, "M_THREEPID_AUTH_FAILED", message));
         transaction!(self, "validate_threepid_session_txn", |tx| {
-            let sql = "SELECT client_secret, validated_at FROM threepid_validation_session WHERE session_id = $1 FOR UPDATE";
+            let sql =
+                "SELECT client_secret, validated_at FROM threepid_validation_session WHERE session_id = $1 FOR UPDATE";
             let session = tx.query_opt(sql, &[&id]).await?;
             if session.is_none() && tell_unknown {
                 return wrong("Unknown session_id");

@@ -61,7 +61,13 @@ impl Store {
     }
 
     /// Forgets that an identity server was asked to bind an address.
-    pub async fn delete_bound_threepid(&self, user_id: &str, medium: &str, address: &str, id_server: &str) -> Result<()> {
+    pub async fn delete_bound_threepid(
+        &self,
+        user_id: &str,
+        medium: &str,
+        address: &str,
+        id_server: &str,
+    ) -> Result<()> {
         let sql = "DELETE FROM user_threepid_id_server
                    WHERE user_id = $1 AND medium = $2 AND address = $3 AND id_server = $4";
         self.db.execute(sql, &[&user_id, &medium, &address, &id_server]).await.map(|_| ())

@@ -107,7 +107,9 @@ fn of_home(name: &str) -> Option<PathBuf> {
 fn roots(d: &Database) -> Result<Option<Roots>> {
     if d.sslrootcert.as_deref() == Some(Path::new("system")) {
         if d.sslmode != SslMode::VerifyFull {
-            return Err(Error::internal("database.args.sslmode: too weak for sslrootcert: system; allowed: verify-full"));
+            return Err(Error::internal(
+                "database.args.sslmode: too weak for sslrootcert: system; allowed: verify-full",
+            ));
         }
         return Ok(Some(Roots::new(rustls_native_certs::load_native_certs().certs)));
     }
@@ -183,7 +185,13 @@ impl ServerCertVerifier for Check {
             in_time(certificate, now)?;
         } else {
             let parsed = ParsedCertificate::try_from(certificate)?;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &roots.anchors, intermediates, now, self.algorithms.all)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &roots.anchors,
+                intermediates,
+                now,
+                self.algorithms.all,
+            )?;
         }
         if self.name && !has_common_name(certificate, host) {
             verify_server_name(&ParsedCertificate::try_from(certificate)?, host)?;

@@ -279,7 +279,13 @@ impl Store {
     }
 
     /// Keeps a login token.
-    pub async fn add_login_token(&self, user_id: &str, token: &str, expiry_ts: i64, provider: Option<&str>) -> Result<()> {
+    pub async fn add_login_token(
+        &self,
+        user_id: &str,
+        token: &str,
+        expiry_ts: i64,
+        provider: Option<&str>,
+    ) -> Result<()> {
         let sql = "INSERT INTO login_tokens (token, user_id, expiry_ts, auth_provider_id) VALUES ($1, $2, $3, $4)";
         self.db.execute(sql, &[&token, &user_id, &expiry_ts, &provider]).await?;
         Ok(())

@@ -24,7 +24,8 @@ impl Store {
         let direct = "SELECT a.user_id, a.content FROM account_data a JOIN local_current_membership l USING (user_id)
                       WHERE l.room_id = $1 AND l.membership = 'join' AND a.account_data_type = 'm.direct'
                         AND strpos(a.content, $1) > 0";
-        let rules = "SELECT DISTINCT p.user_name FROM push_rules p JOIN local_current_membership l ON l.user_id = p.user_name
+        let rules =
+            "SELECT DISTINCT p.user_name FROM push_rules p JOIN local_current_membership l ON l.user_id = p.user_name
                      WHERE l.room_id = $1 AND l.membership = 'join' AND strpos(p.conditions, $1) > 0";
         let params: crate::Params<'_> = &[&room_id];
         let (tags, direct, rules) = futures::try_join!(

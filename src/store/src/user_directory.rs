@@ -59,10 +59,7 @@ impl Store {
         let ours = format!("%:{}", self.server_name);
         let rows = self
             .db
-            .query(
-                &sql,
-                &[&s.searcher, &s.full, &s.show_locked, &s.exact, &s.prefix, &s.prefer_local, &ours, &s.limit],
-            )
+            .query(&sql, &[&s.searcher, &s.full, &s.show_locked, &s.exact, &s.prefix, &s.prefer_local, &ours, &s.limit])
             .await?;
         Ok(rows
             .iter()

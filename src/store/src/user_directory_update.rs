@@ -149,9 +149,8 @@ async fn share_rooms(tx: &Tx, touched: &Touched, public: &BTreeMap<String, bool>
     let (rooms, users): (Vec<&str>, Vec<&str>) = partial.map(|(r, u)| (r.as_str(), u.as_str())).unzip();
     for table in ["users_in_public_rooms", "users_who_share_private_rooms"] {
         tx.run(&format!("DELETE FROM {table} WHERE room_id = ANY($1)"), &[&whole]).await?;
-        let sql = format!(
-            "DELETE FROM {table} WHERE (room_id, user_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
-        );
+        let sql =
+            format!("DELETE FROM {table} WHERE (room_id, user_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))");
         tx.run(&sql, &[&rooms, &users]).await?;
     }
     let sql = "DELETE FROM users_who_share_private_rooms

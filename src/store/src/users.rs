@@ -135,10 +135,8 @@ impl Store {
 
     /// (user id, password hash) of the accounts whose id is this but for case.
     pub async fn users_ignoring_case(&self, user_id: &str) -> Result<Vec<(String, Option<String>)>> {
-        let rows = self
-            .db
-            .query("SELECT name, password_hash FROM users WHERE lower(name) = lower($1)", &[&user_id])
-            .await?;
+        let rows =
+            self.db.query("SELECT name, password_hash FROM users WHERE lower(name) = lower($1)", &[&user_id]).await?;
         Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
     }
 

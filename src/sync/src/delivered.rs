@@ -15,7 +15,14 @@ impl Default for Delivered {
 
 impl Delivered {
     /// Runs `delete` unless it ran for this or a later position before, or nothing came in between.
-    pub async fn once<F>(&self, user: &str, device: &str, upto: i64, unchanged: impl Fn(i64) -> bool, delete: impl FnOnce() -> F) -> Result<()>
+    pub async fn once<F>(
+        &self,
+        user: &str,
+        device: &str,
+        upto: i64,
+        unchanged: impl Fn(i64) -> bool,
+        delete: impl FnOnce() -> F,
+    ) -> Result<()>
     where
         F: Future<Output = Result<u64>>,
     {

@@ -35,7 +35,13 @@ fn object<'a>(parent: &'a Map<String, Value>, key: &str, path: &str) -> Result<O
     }
 }
 
-fn check_strings(part: &Map<String, Value>, key: &str, path: &str, valid: impl Fn(&str) -> bool, what: &str) -> Result<()> {
+fn check_strings(
+    part: &Map<String, Value>,
+    key: &str,
+    path: &str,
+    valid: impl Fn(&str) -> bool,
+    what: &str,
+) -> Result<()> {
     let Some(value) = part.get(key) else { return Ok(()) };
     let list = value.as_array().ok_or_else(|| invalid(&format!("{path}.{key}"), "an array"))?;
     let good = |v: &Value| v.as_str().is_some_and(&valid);
@@ -47,7 +53,14 @@ fn part(parent: &Map<String, Value>, key: &str, path: &str) -> Result<EventFilte
     let Some(part) = object(parent, key, path)? else { return Ok(EventFilter::default()) };
     let user = |s: &str| OwnedUserId::try_from(s).is_ok();
     let room = |s: &str| OwnedRoomId::try_from(s).is_ok();
-    for key in ["types", "not_types", "org.matrix.labels", "org.matrix.not_labels", "related_by_senders", "related_by_rel_types"] {
+    for key in [
+        "types",
+        "not_types",
+        "org.matrix.labels",
+        "org.matrix.not_labels",
+        "related_by_senders",
+        "related_by_rel_types",
+    ] {
         check_strings(part, key, path, |_| true, "an array of strings")?;
     }
     for key in ["senders", "not_senders"] {
@@ -213,7 +226,9 @@ mod tests {
             assert_eq!(e.status(), 400);
             assert!(e.to_string().contains(field), "{e}");
         }
-        let f = Filter::parse(&json!({"room": {"timeline": {"limit": 3}, "state": {"lazy_load_members": true}}, "x": 1})).unwrap();
+        let f =
+            Filter::parse(&json!({"room": {"timeline": {"limit": 3}, "state": {"lazy_load_members": true}}, "x": 1}))
+                .unwrap();
         assert_eq!(f.timeline_limit(Some(100)), 3);
         assert_eq!(f.timeline_limit(Some(2)), 2);
         assert!(f.lazy_load_members());
@@ -232,7 +247,10 @@ mod tests {
     #[test]
     fn fields_are_picked_by_dotted_paths() {
         let event = json!({"type": "t", "content": {"body": "x", "a.b": 1, "c": {"d": 2}}});
-        let picked = only_fields(&event, &["content.body".into(), "content.a\\.b".into(), "content.c.d".into(), "nope.x".into()]);
+        let picked = only_fields(
+            &event,
+            &["content.body".into(), "content.a\\.b".into(), "content.c.d".into(), "nope.x".into()],
+        );
         assert_eq!(picked, json!({"content": {"body": "x", "a.b": 1, "c": {"d": 2}}}));
         assert_eq!(only_fields(&json!({"content": {}}), &["content.body".into()]), json!({}));
     }

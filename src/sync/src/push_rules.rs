@@ -33,7 +33,9 @@ fn condition(c: &Condition, user: &OwnedUserId) -> Option<Value> {
             json!({"kind": "event_match", "key": key, "pattern": pattern})
         }
         Condition::PropertyIs { key, value } => json!({"kind": "event_property_is", "key": key, "value": value}),
-        Condition::PropertyContains { key, value } => json!({"kind": "event_property_contains", "key": key, "value": value}),
+        Condition::PropertyContains { key, value } => {
+            json!({"kind": "event_property_contains", "key": key, "value": value})
+        }
         Condition::PropertyContainsUser { key } => {
             json!({"kind": "event_property_contains", "key": key, "value": user})
         }
@@ -49,7 +51,14 @@ fn short(id: &str) -> &str {
 }
 
 /// One rule in its client form; content rules have a pattern, room and sender rules are named by it.
-fn client_rule(id: &str, class: i32, conditions: Vec<Value>, actions: Vec<Value>, default: bool, enabled: bool) -> Option<Value> {
+fn client_rule(
+    id: &str,
+    class: i32,
+    conditions: Vec<Value>,
+    actions: Vec<Value>,
+    default: bool,
+    enabled: bool,
+) -> Option<Value> {
     let mut rule = Map::new();
     rule.insert("rule_id".into(), short(id).into());
     match class {
@@ -67,7 +76,12 @@ fn client_rule(id: &str, class: i32, conditions: Vec<Value>, actions: Vec<Value>
     Some(Value::Object(rule))
 }
 
-fn base_rule(rule: &PushRule, changed: Option<&StoredPushRule>, user: &OwnedUserId, enabled: &HashMap<String, bool>) -> Option<Value> {
+fn base_rule(
+    rule: &PushRule,
+    changed: Option<&StoredPushRule>,
+    user: &OwnedUserId,
+    enabled: &HashMap<String, bool>,
+) -> Option<Value> {
     let conditions = rule.conditions.iter().filter_map(|c| condition(c, user)).collect();
     let actions = match changed {
         Some(stored) => stored.actions.clone(),
@@ -129,8 +143,11 @@ mod tests {
         let rules = client_rules(&user, &[own], &HashMap::from([("global/override/mine".into(), false)]), |_| false);
         let list = rules["global"]["override"].as_array().unwrap();
         assert_eq!(list[0]["rule_id"], ".m.rule.master");
-        assert_eq!(list[1], json!({"rule_id": "mine", "default": false, "enabled": false, "actions": ["notify"],
-            "conditions": [{"kind": "event_match", "key": "type", "pattern": "X"}]}));
+        assert_eq!(
+            list[1],
+            json!({"rule_id": "mine", "default": false, "enabled": false, "actions": ["notify"],
+            "conditions": [{"kind": "event_match", "key": "type", "pattern": "X"}]})
+        );
         assert!(rules["global"]["room"].as_array().unwrap().is_empty());
     }
 }

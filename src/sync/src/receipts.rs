@@ -33,7 +33,9 @@ pub fn events_by_room(receipts: &[Receipt], user_id: &str) -> HashMap<String, Va
         }
         by_user.insert(r.user_id.clone(), data);
     }
-    let event = |(room, content): (&str, Map<String, Value>)| (room.to_owned(), json!({"type": "m.receipt", "content": content}));
+    let event = |(room, content): (&str, Map<String, Value>)| {
+        (room.to_owned(), json!({"type": "m.receipt", "content": content}))
+    };
     rooms.into_iter().map(event).collect()
 }
 

@@ -162,7 +162,8 @@ impl Sync {
     /// Gives an EDU of our own to the process that handles its kind.
     pub(crate) async fn hand_edu(&self, instance: &str, kind: &str, content: Value) -> Result<()> {
         let origin = self.cx.config.server.name.as_str();
-        let payload = serde_json::Map::from_iter([("origin".to_owned(), origin.into()), ("content".to_owned(), content)]);
+        let payload =
+            serde_json::Map::from_iter([("origin".to_owned(), origin.into()), ("content".to_owned(), content)]);
         self.cx.peers.call(instance, "fed_send_edu", &[kind], true, payload).await?;
         Ok(())
     }

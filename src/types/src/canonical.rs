@@ -280,12 +280,26 @@ mod tests {
     #[test]
     fn numbers_are_written_as_python_does() {
         for (given, written) in [
-            ("1.5", "1.5"), ("1e30", "1e+30"), ("9007199254740993", "9007199254740993"), ("-0.0", "-0.0"), ("-0", "0"),
-            ("1e-7", "1e-07"), ("0.0001", "0.0001"), ("0.00001", "1e-05"), ("1E3", "1000.0"), ("1e16", "1e+16"),
-            ("1e15", "1000000000000000.0"), ("123456789012345678.5", "1.2345678901234568e+17"), ("5e-324", "5e-324"),
-            ("0.30000000000000004", "0.30000000000000004"), ("1.7976931348623157e308", "1.7976931348623157e+308"),
-            ("100000000000000000000000001", "100000000000000000000000001"), ("2.0", "2.0"), ("1e-400", "0.0"),
-            ("1.25e+20", "1.25e+20"), ("-12345.678e-10", "-1.2345678e-06"),
+            ("1.5", "1.5"),
+            ("1e30", "1e+30"),
+            ("9007199254740993", "9007199254740993"),
+            ("-0.0", "-0.0"),
+            ("-0", "0"),
+            ("1e-7", "1e-07"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1E3", "1000.0"),
+            ("1e16", "1e+16"),
+            ("1e15", "1000000000000000.0"),
+            ("123456789012345678.5", "1.2345678901234568e+17"),
+            ("5e-324", "5e-324"),
+            ("0.30000000000000004", "0.30000000000000004"),
+            ("1.7976931348623157e308", "1.7976931348623157e+308"),
+            ("100000000000000000000000001", "100000000000000000000000001"),
+            ("2.0", "2.0"),
+            ("1e-400", "0.0"),
+            ("1.25e+20", "1.25e+20"),
+            ("-12345.678e-10", "-1.2345678e-06"),
         ] {
             assert_eq!(canonical(&format!("{{\"n\": [{given}]}}")), format!("{{\"n\":[{written}]}}"));
         }
@@ -293,14 +307,28 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_and_strings_escaped_as_little_as_may_be() {
-        assert_eq!(canonical(r#" {"é": 1, "b": {"z": null, "a": [true, {}]}, "a": "/\u00e9\u0001\n\"\\\u007f", "a\u0062": 2} "#),
-            "{\"a\":\"/é\\u0001\\n\\\"\\\\\u{7f}\",\"ab\":2,\"b\":{\"a\":[true,{}],\"z\":null},\"é\":1}");
+        assert_eq!(
+            canonical(
+                r#" {"é": 1, "b": {"z": null, "a": [true, {}]}, "a": "/\u00e9\u0001\n\"\\\u007f", "a\u0062": 2} "#
+            ),
+            "{\"a\":\"/é\\u0001\\n\\\"\\\\\u{7f}\",\"ab\":2,\"b\":{\"a\":[true,{}],\"z\":null},\"é\":1}"
+        );
         assert_eq!(canonical(r#"{"a": 1, "a": 2}"#), r#"{"a":2}"#);
     }
 
     #[test]
     fn what_has_no_canonical_form_is_refused() {
-        for json in ["[]", "{", "{\"a\": 1e400}", "{\"a\": 01}", "{\"a\": -}", "{\"a\": NaN}", "{} x", "", "{\"a\": \"\\ud800\"}"] {
+        for json in [
+            "[]",
+            "{",
+            "{\"a\": 1e400}",
+            "{\"a\": 01}",
+            "{\"a\": -}",
+            "{\"a\": NaN}",
+            "{} x",
+            "",
+            "{\"a\": \"\\ud800\"}",
+        ] {
             assert_eq!(parse(json).unwrap_err().errcode(), Some("M_BAD_JSON"), "{json}");
         }
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(20_000), "]".repeat(20_000));
@@ -310,8 +338,14 @@ mod tests {
 
     #[test]
     fn strict_numbers_are_integers_of_53_bits() {
-        for (json, fine) in [("1", true), ("-9007199254740991", true), ("9007199254740992", false), ("1.0", false), ("1e3", false)] {
-            assert_eq!(check_strict(&parse(&format!("{{\"a\": [{{\"b\": {json}}}]}}")).unwrap()).is_ok(), fine, "{json}");
+        for (json, fine) in
+            [("1", true), ("-9007199254740991", true), ("9007199254740992", false), ("1.0", false), ("1e3", false)]
+        {
+            assert_eq!(
+                check_strict(&parse(&format!("{{\"a\": [{{\"b\": {json}}}]}}")).unwrap()).is_ok(),
+                fine,
+                "{json}"
+            );
         }
         assert!(is_strict(&RoomVersionId::V6) && !is_strict(&RoomVersionId::V5));
     }
@@ -320,6 +354,9 @@ mod tests {
     fn a_redaction_leaves_the_numbers_it_leaves() {
         let event = parse(r#"{"type": "m.room.power_levels", "depth": 1.5, "x": 1, "content": {"ban": 1e30, "foo": 2.5, "users": {"@a:b": 50.0}}}"#).unwrap();
         let left = redacted(&event, &RedactionRules::V1).unwrap();
-        assert_eq!(text(&left), r#"{"content":{"ban":1e+30,"users":{"@a:b":50.0}},"depth":1.5,"type":"m.room.power_levels"}"#);
+        assert_eq!(
+            text(&left),
+            r#"{"content":{"ban":1e+30,"users":{"@a:b":50.0}},"depth":1.5,"type":"m.room.power_levels"}"#
+        );
     }
 }

@@ -70,11 +70,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    pub fn client(
-        status: u16,
-        errcode: impl Into<Cow<'static, str>>,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn client(status: u16, errcode: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Error::Client(Box::new(ClientError {
             status,
             errcode: errcode.into(),
@@ -109,8 +105,7 @@ impl Error {
 
     /// 429 with the time to wait, in milliseconds.
     pub fn limit_exceeded(retry_after_ms: i64) -> Self {
-        Self::client(429, "M_LIMIT_EXCEEDED", "Too Many Requests")
-            .with("retry_after_ms", retry_after_ms)
+        Self::client(429, "M_LIMIT_EXCEEDED", "Too Many Requests").with("retry_after_ms", retry_after_ms)
     }
 
     /// Adds a top-level key to a client error's body; leaves internal errors alone.

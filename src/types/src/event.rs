@@ -363,7 +363,8 @@ mod tests {
 
     #[test]
     fn the_legacy_format_repeats_unsigned_and_no_format_shows_the_graph() {
-        let shown = client(REDACTION, &ClientFormat { now_ms: 100, with_room_id: true, legacy: true, ..Default::default() });
+        let shown =
+            client(REDACTION, &ClientFormat { now_ms: 100, with_room_id: true, legacy: true, ..Default::default() });
         assert_eq!(shown["age"], 10);
         assert_eq!(shown["unsigned"]["age"], 10);
         assert_eq!(shown["user_id"], "@a:b");

@@ -47,7 +47,9 @@ impl EventFilter {
         let none = |allowed: &Option<Vec<String>>, refused: &[String]| {
             allowed.as_ref().is_some_and(Vec::is_empty) || refused.iter().any(|v| v == "*")
         };
-        none(&self.types, &self.not_types) || none(&self.senders, &self.not_senders) || none(&self.rooms, &self.not_rooms)
+        none(&self.types, &self.not_types)
+            || none(&self.senders, &self.not_senders)
+            || none(&self.rooms, &self.not_rooms)
     }
 
     /// True if some event may not pass.
@@ -55,7 +57,9 @@ impl EventFilter {
         self.types.is_some()
             || self.senders.is_some()
             || self.rooms.is_some()
-            || [&self.not_types, &self.not_senders, &self.not_rooms, &self.not_labels].iter().any(|list| !list.is_empty())
+            || [&self.not_types, &self.not_senders, &self.not_rooms, &self.not_labels]
+                .iter()
+                .any(|list| !list.is_empty())
             || self.contains_url.is_some()
             || self.labels.is_some()
             || self.has_relation_filter()

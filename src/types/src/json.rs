@@ -1,7 +1,7 @@
 //! Small helpers around JSON text.
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Serialises into a raw value. Only maps with non-string keys can fail, so a failure is internal.

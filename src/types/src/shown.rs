@@ -65,7 +65,8 @@ impl Shown {
 
     /// About how many bytes this takes.
     pub fn weight(&self) -> usize {
-        let strings = self.event_id.as_str().len() + self.sender.as_str().len() + self.state_key.len() + self.kind.len();
+        let strings =
+            self.event_id.as_str().len() + self.sender.as_str().len() + self.state_key.len() + self.kind.len();
         // An entry of a map has a node of eleven, and its key and value beside it.
         let unsigned = if self.unsigned.is_empty() { 0 } else { 700 + 100 * self.unsigned.len() };
         size_of::<Self>() + 80 + strings + self.content.get().len() + unsigned
@@ -82,7 +83,12 @@ pub struct ShownState {
 
 impl ShownState {
     /// Writes the events, without some, as elements of a JSON array.
-    pub fn write<S: serde::ser::SerializeSeq>(&self, except: &[OwnedEventId], now_ms: i64, out: &mut S) -> Result<(), S::Error> {
+    pub fn write<S: serde::ser::SerializeSeq>(
+        &self,
+        except: &[OwnedEventId],
+        now_ms: i64,
+        out: &mut S,
+    ) -> Result<(), S::Error> {
         let mut told = self.events.iter().filter(|e| !except.contains(&e.event_id));
         told.try_for_each(|e| out.serialize_element(&e.at(now_ms)))
     }
@@ -118,8 +124,10 @@ mod tests {
                 assert_eq!(shown(&event, None, now_ms), Some(serde_json::from_str(rendered.get()).unwrap()));
             }
             let with_previous = shown(&event, Some(&event), 20).unwrap();
-            assert_eq!(with_previous["unsigned"],
-                       json!({"age": 10, "replaces_state": "$old", "prev_content": {"x": 1}, "prev_sender": "@a:b"}));
+            assert_eq!(
+                with_previous["unsigned"],
+                json!({"age": 10, "replaces_state": "$old", "prev_content": {"x": 1}, "prev_sender": "@a:b"})
+            );
         }
     }
 

@@ -85,7 +85,10 @@ impl fmt::Display for MultiToken {
 pub enum RoomToken {
     Live(MultiToken),
     /// `t<depth>-<stream ordering>`; backfilled events have negative stream orderings.
-    Topological { depth: i64, stream: i64 },
+    Topological {
+        depth: i64,
+        stream: i64,
+    },
 }
 
 impl Default for RoomToken {
@@ -164,9 +167,8 @@ impl StreamToken {
             return Err(bad());
         }
         let int = |i: usize| parts.get(i).map_or(Some(0), |p| p.parse::<i64>().ok()).ok_or_else(bad);
-        let multi = |i: usize| {
-            parts.get(i).map_or(Some(MultiToken::default()), |p| MultiToken::parse(p)).ok_or_else(bad)
-        };
+        let multi =
+            |i: usize| parts.get(i).map_or(Some(MultiToken::default()), |p| MultiToken::parse(p)).ok_or_else(bad);
         Ok(Self {
             room: RoomToken::parse(parts[0]).ok_or_else(bad)?,
             presence: int(1)?,

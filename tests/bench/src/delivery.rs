@@ -25,7 +25,8 @@ pub async fn measure(run: Run, shape: Shape) -> Result<Report> {
     let run = Arc::new(run);
     // Rooms of which user 4 is a member but not the one who writes.
     let reader = run.reader(4);
-    let rooms: Vec<_> = run.seed.rooms.iter().filter(|r| r.members[0] != 4 && r.members.contains(&4)).take(5).cloned().collect();
+    let rooms: Vec<_> =
+        run.seed.rooms.iter().filter(|r| r.members[0] != 4 && r.members.contains(&4)).take(5).cloned().collect();
     if rooms.is_empty() {
         return Err("the seed has no room for the reader".into());
     }

@@ -44,7 +44,8 @@ pub async fn flood(run: Run, shape: Shape) -> Result<Report> {
     let plans = plans(&run, &shape)?;
     let meter = Meter::start(&run.groups)?;
     let end = Instant::now() + run.duration;
-    let tasks: Vec<_> = plans.into_iter().map(|(user, rooms)| tokio::spawn(sender(run.clone(), user, rooms, end))).collect();
+    let tasks: Vec<_> =
+        plans.into_iter().map(|(user, rooms)| tokio::spawn(sender(run.clone(), user, rooms, end))).collect();
     let (mut samples, mut sent) = (Samples::default(), Vec::new());
     for task in tasks {
         let (more, events) = task.await?;

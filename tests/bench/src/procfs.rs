@@ -15,7 +15,8 @@ pub struct Group {
 /// `NAME=PID[,PID…]`
 pub fn parse_group(text: &str) -> std::result::Result<Group, String> {
     let (name, pids) = text.split_once('=').ok_or("expected NAME=PID,PID")?;
-    let pids = pids.split(',').map(|p| p.parse().map_err(|e| format!("{p}: {e}"))).collect::<std::result::Result<_, _>>()?;
+    let pids =
+        pids.split(',').map(|p| p.parse().map_err(|e| format!("{p}: {e}"))).collect::<std::result::Result<_, _>>()?;
     Ok(Group { name: name.to_owned(), pids })
 }
 
@@ -23,19 +24,25 @@ pub fn parse_group(text: &str) -> std::result::Result<Group, String> {
 pub fn cpu_ms(groups: &[Group]) -> Result<BTreeMap<String, f64>> {
     let children = children()?;
     let tick = 1000.0 / ticks_per_second();
-    Ok(groups.iter().map(|group| {
-        let ticks: u64 = tree(group, &children).into_iter().filter_map(ticks).sum();
-        (group.name.clone(), ticks as f64 * tick)
-    }).collect())
+    Ok(groups
+        .iter()
+        .map(|group| {
+            let ticks: u64 = tree(group, &children).into_iter().filter_map(ticks).sum();
+            (group.name.clone(), ticks as f64 * tick)
+        })
+        .collect())
 }
 
 /// Resident memory in MB of each process of each group, shared pages counted in proportion where /proc says so.
 pub fn memory_mb(groups: &[Group]) -> Result<BTreeMap<String, f64>> {
     let children = children()?;
-    Ok(groups.iter().map(|group| {
-        let kb: f64 = tree(group, &children).into_iter().filter_map(memory_kb).sum();
-        (group.name.clone(), kb / 1024.0)
-    }).collect())
+    Ok(groups
+        .iter()
+        .map(|group| {
+            let kb: f64 = tree(group, &children).into_iter().filter_map(memory_kb).sum();
+            (group.name.clone(), kb / 1024.0)
+        })
+        .collect())
 }
 
 fn ticks_per_second() -> f64 {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::procfs::{self, Group};
 use crate::Result;
+use crate::procfs::{self, Group};
 
 /// What a scenario prints. Milliseconds and megabytes throughout.
 #[derive(Serialize)]

@@ -1,14 +1,14 @@
 //! createRoom and join, as many as the server takes.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use structopt::StructOpt;
 
 use crate::report::{Meter, Report, Samples};
-use crate::{seed, Result, Run};
+use crate::{Result, Run, seed};
 
 #[derive(StructOpt)]
 pub struct Parallel {
@@ -59,9 +59,8 @@ pub async fn join(run: Run, parallel: Parallel) -> Result<Report> {
     let next = Arc::new(AtomicUsize::new(0));
     let meter = Meter::start(&run.groups)?;
     let end = Instant::now() + run.duration;
-    let tasks: Vec<_> = (0..parallel.clients)
-        .map(|_| tokio::spawn(joiner(run.clone(), pairs.clone(), next.clone(), end)))
-        .collect();
+    let tasks: Vec<_> =
+        (0..parallel.clients).map(|_| tokio::spawn(joiner(run.clone(), pairs.clone(), next.clone(), end))).collect();
     let mut samples = Samples::default();
     for task in tasks {
         samples.merge(task.await?);

@@ -8,8 +8,8 @@ use serde_json::json;
 use structopt::StructOpt;
 use tokio::sync::Semaphore;
 
-use crate::client::{segment, Client};
 use crate::Result;
+use crate::client::{Client, segment};
 
 /// How much there shall be.
 #[derive(StructOpt, Clone)]

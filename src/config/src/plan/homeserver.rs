@@ -38,13 +38,24 @@ pub fn shared(plan: &Plan) -> String {
 pub fn shared_for(plan: &Plan, process: &Process) -> String {
     let mut keys = shared_keys(plan);
     let is_mains = |key: &str| key == "listeners" || key == "pid_file";
-    keys.0.retain(|(key, _)| (process.role.is_none() || !is_mains(key)) && (plan.keeps_media(process) || !is_media(key)));
+    keys.0
+        .retain(|(key, _)| (process.role.is_none() || !is_mains(key)) && (plan.keeps_media(process) || !is_media(key)));
     keys.finish("")
 }
 
 /// Settings that only those who keep media read.
 fn is_media(key: &str) -> bool {
-    ["media_", "url_preview_", "thumbnail_", "dynamic_thumbnails", "max_upload_size", "max_image_pixels", "remote_media_"].iter().any(|start| key.starts_with(start))
+    [
+        "media_",
+        "url_preview_",
+        "thumbnail_",
+        "dynamic_thumbnails",
+        "max_upload_size",
+        "max_image_pixels",
+        "remote_media_",
+    ]
+    .iter()
+    .any(|start| key.starts_with(start))
 }
 
 /// Setting that names the processes that alone speak to other servers.
@@ -78,7 +89,8 @@ pub fn live(plan: &Plan) -> String {
 
 /// The logging configuration, which a reload reads again, too.
 pub fn log_config(plan: &Plan) -> String {
-    crate::generate::log_config(None).replace("root:\n  level: INFO\n", &format!("root:\n  level: {}\n", plan.file.log_level.name()))
+    crate::generate::log_config(None)
+        .replace("root:\n  level: INFO\n", &format!("root:\n  level: {}\n", plan.file.log_level.name()))
 }
 
 fn shared_keys(plan: &Plan) -> Keys {
@@ -129,7 +141,8 @@ fn path(path: &std::path::Path) -> String {
 
 fn listeners(plan: &Plan, key: &str, process: &Process) -> String {
     let mut yaml = format!("{key}:\n");
-    let resources: &[&str] = if plan.keeps_media(process) { &["client", "federation", "media"] } else { &["client", "federation"] };
+    let resources: &[&str] =
+        if plan.keeps_media(process) { &["client", "federation", "media"] } else { &["client", "federation"] };
     let tls = if plan.tls().is_some() { "    tls: true\n" } else { "" };
     listener(&mut yaml, &process.http, tls, resources);
     listener(&mut yaml, &process.replication, tls, &["replication", "metrics"]);
@@ -139,7 +152,12 @@ fn listeners(plan: &Plan, key: &str, process: &Process) -> String {
 fn listener(yaml: &mut String, place: &Place, tls: &str, resources: &[&str]) {
     yaml.push_str("  - type: http\n");
     let _ = match place {
-        Place::Tcp(at) => write!(yaml, "    port: {}\n    bind_addresses: {}\n{tls}    x_forwarded: true\n", at.port(), list(&[at.ip().to_string()])),
+        Place::Tcp(at) => write!(
+            yaml,
+            "    port: {}\n    bind_addresses: {}\n{tls}    x_forwarded: true\n",
+            at.port(),
+            list(&[at.ip().to_string()])
+        ),
         Place::Socket(socket) => writeln!(yaml, "    path: {}\n    mode: 0660", path(socket)),
     };
     let _ = writeln!(yaml, "    resources:\n      - names: {}", list(resources));
@@ -200,7 +218,13 @@ fn instance_map(plan: &Plan) -> String {
     };
     for process in plan.processes.iter().filter(asked) {
         let _ = match &process.replication {
-            Place::Tcp(at) => write!(yaml, "  {}:\n    host: {}\n    port: {}\n{tls}", text(&process.name), text(&at.ip().to_string()), at.port()),
+            Place::Tcp(at) => write!(
+                yaml,
+                "  {}:\n    host: {}\n    port: {}\n{tls}",
+                text(&process.name),
+                text(&at.ip().to_string()),
+                at.port()
+            ),
             Place::Socket(socket) => writeln!(yaml, "  {}:\n    path: {}", text(&process.name), path(socket)),
         };
     }
@@ -226,7 +250,8 @@ fn duties(plan: &Plan, keys: &mut Keys) {
     }
     if !streams.is_empty() {
         for stream in SINGLE {
-            let _ = writeln!(writers, "  {stream}: {}", list(&[streams[writer_index(stream, streams.len()).unwrap_or(0)]]));
+            let _ =
+                writeln!(writers, "  {stream}: {}", list(&[streams[writer_index(stream, streams.len()).unwrap_or(0)]]));
         }
         for stream in SHARED {
             let _ = writeln!(writers, "  {stream}: {}", list(&streams));

@@ -40,7 +40,10 @@ pub fn check(file: &ClusterFile) -> Result<(), String> {
             return Err(format!("hosts.{name:?}: a host's name is letters, digits and -"));
         }
         if host.address.is_loopback() || host.address.is_unspecified() || host.address.is_multicast() {
-            return Err(format!("hosts.{name}.address: found {}; allowed: an address that the other hosts reach", host.address));
+            return Err(format!(
+                "hosts.{name}.address: found {}; allowed: an address that the other hosts reach",
+                host.address
+            ));
         }
         if !addresses.insert(host.address) {
             return Err(format!("hosts.{name}.address: {} is another host's too", host.address));
@@ -63,7 +66,7 @@ pub fn check(file: &ClusterFile) -> Result<(), String> {
         }
     }
     for (name, host) in &file.hosts {
-        super::check_counts(&format!("hosts.{name}.workers"), &host.workers)?;
+        super::roles::check_counts(&format!("hosts.{name}.workers"), &host.workers)?;
     }
     Ok(())
 }

@@ -20,7 +20,8 @@ pub fn targets(plan: &Plan) -> String {
             (Place::Socket(_), None) => return None,
         };
         let role = process.role.map_or("main", |role| role.name());
-        let labels = json!({"__scheme__": plan.scheme(place), "__metrics_path__": path, "instance": process.name, "role": role});
+        let labels =
+            json!({"__scheme__": plan.scheme(place), "__metrics_path__": path, "instance": process.name, "role": role});
         Some(json!({"targets": [address], "labels": labels}))
     };
     let targets: Vec<_> = plan.processes.iter().filter_map(target).collect();
@@ -33,7 +34,12 @@ pub fn nginx_server(plan: &Plan) -> String {
     let mut text = format!("server {{\n    listen 127.0.0.1:{port};\n    access_log off;\n");
     for process in plan.here() {
         if let Place::Socket(path) = &process.replication {
-            let _ = writeln!(text, "    location = /{} {{ proxy_pass http://unix:{}:{PATH}; }}", process.name, path.display());
+            let _ = writeln!(
+                text,
+                "    location = /{} {{ proxy_pass http://unix:{}:{PATH}; }}",
+                process.name,
+                path.display()
+            );
         }
     }
     text + "}\n"

@@ -142,7 +142,8 @@ fn upstream(plan: &Plan, pool: &Pool<'_>) -> String {
 
 /// What belongs inside `http { }`: upstreams, maps and the server.
 pub fn http_block(plan: &Plan, routes: &[RouteRow]) -> String {
-    let mut text = String::from("# Rendered from cluster.toml by `plexus cluster render`. Include it inside http { }.\n\n");
+    let mut text =
+        String::from("# Rendered from cluster.toml by `plexus cluster render`. Include it inside http { }.\n\n");
     let mut classes: BTreeSet<&Class> = routes.iter().map(|r| &r.class).collect();
     classes.extend([&Class::Main, &Class::InitialSync]);
     let mut seen = BTreeSet::new();
@@ -182,9 +183,10 @@ map $plexus_path $plexus_room {
 
 fn server_block(plan: &Plan) -> String {
     let (tls, certificate) = match (&plan.file.nginx.tls_certificate, &plan.file.nginx.tls_key) {
-        (Some(certificate), Some(key)) => {
-            (" ssl", format!("    ssl_certificate {};\n    ssl_certificate_key {};\n", certificate.display(), key.display()))
-        }
+        (Some(certificate), Some(key)) => (
+            " ssl",
+            format!("    ssl_certificate {};\n    ssl_certificate_key {};\n", certificate.display(), key.display()),
+        ),
         _ => ("", String::new()),
     };
     format!(
@@ -206,7 +208,11 @@ pub fn location(plan: &Plan) -> String {
     let (scheme, tls) = match plan.tls() {
         Some(tls) => (
             "https",
-            format!("proxy_ssl_trusted_certificate {};\nproxy_ssl_name {};\nproxy_ssl_verify on;\nproxy_ssl_verify_depth 3;\n", tls.ca.display(), tls.name),
+            format!(
+                "proxy_ssl_trusted_certificate {};\nproxy_ssl_name {};\nproxy_ssl_verify on;\nproxy_ssl_verify_depth 3;\n",
+                tls.ca.display(),
+                tls.name
+            ),
         ),
         None => ("http", String::new()),
     };
@@ -268,7 +274,10 @@ mod tests {
 
     #[test]
     fn patterns_become_expressions() {
-        assert_eq!(regex_of("/_matrix/client/(r0|v3)/rooms/{room_id}/state(|/)"), "/_matrix/client/(?:r0|v3)/rooms/[^/]+/state(?:|/)");
+        assert_eq!(
+            regex_of("/_matrix/client/(r0|v3)/rooms/{room_id}/state(|/)"),
+            "/_matrix/client/(?:r0|v3)/rooms/[^/]+/state(?:|/)"
+        );
         assert_eq!(regex_of("/.well-known/{*rest}"), r"/\.well-known/.+");
     }
 }

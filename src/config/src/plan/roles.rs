@@ -1,5 +1,7 @@
 //! What processes there can be, and how many of them a size of cluster has.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// How large a cluster is.
@@ -47,7 +49,10 @@ impl TryFrom<String> for Role {
     /// The role of that name; the error names those there are.
     fn try_from(name: String) -> Result<Self, String> {
         let names = || Role::ALL.map(Role::name).join(", ");
-        Role::ALL.into_iter().find(|role| role.name() == name).ok_or_else(|| format!("there is no such role; allowed: {}", names()))
+        Role::ALL
+            .into_iter()
+            .find(|role| role.name() == name)
+            .ok_or_else(|| format!("there is no such role; allowed: {}", names()))
     }
 }
 
@@ -164,5 +169,13 @@ impl Preset {
             (Preset::Large, Role::Federation | Role::Sender | Role::Streams | Role::Pusher) => 2,
             (Preset::Large, Role::Media | Role::Background) => 1,
         }
+    }
+}
+
+/// Whether there may be as many of each role. `key`: where they stand in `cluster.toml`.
+pub(super) fn check_counts(key: &str, workers: &BTreeMap<Role, u16>) -> Result<(), String> {
+    match workers.iter().find(|(role, count)| **count > role.most()) {
+        Some((role, count)) => Err(format!("{key}.{}: found {count}; allowed: 0 to {}", role.name(), role.most())),
+        None => Ok(()),
     }
 }

@@ -223,7 +223,9 @@ PrivateUsers=yes
 "
     );
     let systemd = &plan.file.systemd;
-    for (kind, files) in [("LoadCredential", &systemd.credentials), ("LoadCredentialEncrypted", &systemd.encrypted_credentials)] {
+    for (kind, files) in
+        [("LoadCredential", &systemd.credentials), ("LoadCredentialEncrypted", &systemd.encrypted_credentials)]
+    {
         for (name, file) in files {
             let _ = writeln!(text, "{kind}={name}:{}", file.display());
         }
@@ -246,7 +248,9 @@ fn network(plan: &Plan, process: &Process) -> String {
 }
 
 fn resources(plan: &Plan, process: &Process) -> String {
-    let Some(file) = plan.file.resources.get(process.role.map_or("main", super::Role::name)) else { return String::new() };
+    let Some(file) = plan.file.resources.get(process.role.map_or("main", super::Role::name)) else {
+        return String::new();
+    };
     let mut text = String::new();
     for (key, value) in [("MemoryHigh", &file.memory_high), ("MemoryMax", &file.memory_max)] {
         if let Some(value) = value {
@@ -279,7 +283,11 @@ fn service(plan: &Plan, process: &Process) -> String {
     let about = process.role.map_or("main process", |r| r.purpose());
     let (sockets, restart, install) = match process.is_canary() {
         true => (String::new(), "no", ""),
-        false => (format!("Requires={unit}.socket\nAfter={unit}.socket\nPartOf=plexus.target\n"), "always", "\n[Install]\nWantedBy=plexus.target\n"),
+        false => (
+            format!("Requires={unit}.socket\nAfter={unit}.socket\nPartOf=plexus.target\n"),
+            "always",
+            "\n[Install]\nWantedBy=plexus.target\n",
+        ),
     };
     format!(
         "[Unit]

@@ -54,8 +54,12 @@ pub fn check(resources: &BTreeMap<String, ResourcesFile>) -> Result<(), String> 
             return Err(format!("resources.{name}: there is no such role; allowed: main or a role"));
         }
         let sizes = [("memory_high", &file.memory_high), ("memory_max", &file.memory_max)];
-        if let Some((key, size)) = sizes.iter().find_map(|(key, size)| Some((key, size.as_ref().filter(|s| !is_size(s))?))) {
-            return Err(format!("resources.{name}.{key}: found {size:?}; allowed: a number with K, M, G or T, or a percentage"));
+        if let Some((key, size)) =
+            sizes.iter().find_map(|(key, size)| Some((key, size.as_ref().filter(|s| !is_size(s))?)))
+        {
+            return Err(format!(
+                "resources.{name}.{key}: found {size:?}; allowed: a number with K, M, G or T, or a percentage"
+            ));
         }
         if file.pool.is_some_and(|n| n < 2) || file.cpu_weight.is_some_and(|n| !(1..=10_000).contains(&n)) {
             return Err(format!("resources.{name}: pool is at least 2, cpu_weight 1 to 10000"));

@@ -37,7 +37,9 @@ fn flow(value: &toml::Value) -> String {
         toml::Value::Boolean(b) => b.to_string(),
         toml::Value::Datetime(d) => text(&d.to_string()),
         toml::Value::Array(a) => format!("[{}]", a.iter().map(flow).collect::<Vec<_>>().join(", ")),
-        toml::Value::Table(t) => format!("{{{}}}", t.iter().map(|(k, v)| format!("{}: {}", text(k), flow(v))).collect::<Vec<_>>().join(", ")),
+        toml::Value::Table(t) => {
+            format!("{{{}}}", t.iter().map(|(k, v)| format!("{}: {}", text(k), flow(v))).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
@@ -48,14 +50,37 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for value in ["plain", "/a/b.sock", "yes", "1_000", "0660", "", "a: b", "# x", "~", "ä\n\"", "-x", "127.0.0.1", "::1", "@bot:x", "1e5", "!room"] {
+        for value in [
+            "plain",
+            "/a/b.sock",
+            "yes",
+            "1_000",
+            "0660",
+            "",
+            "a: b",
+            "# x",
+            "~",
+            "ä\n\"",
+            "-x",
+            "127.0.0.1",
+            "::1",
+            "@bot:x",
+            "1e5",
+            "!room",
+        ] {
             let node = parse(&format!("k: {}\nl: {}\n", text(value), list(&[value])), 0).expect(value).value.to_json();
             assert_eq!(node["k"], value);
             assert_eq!(node["l"][0], value);
         }
-        let table: toml::Table = toml::from_str("[rc_message]\nper_second = 5.0\nburst_count = 10\n[x]\ny = [{ a = 'off', 'b c' = true }]\n").expect("toml");
+        let table: toml::Table = toml::from_str(
+            "[rc_message]\nper_second = 5.0\nburst_count = 10\n[x]\ny = [{ a = 'off', 'b c' = true }]\n",
+        )
+        .expect("toml");
         let yaml: String = table.iter().map(|(k, v)| entry(k, v)).collect();
         let json = parse(&yaml, 0).expect("yaml").value.to_json();
-        assert_eq!(json, serde_json::json!({"rc_message": {"per_second": 5.0, "burst_count": 10}, "x": {"y": [{"a": "off", "b c": true}]}}));
+        assert_eq!(
+            json,
+            serde_json::json!({"rc_message": {"per_second": 5.0, "burst_count": 10}, "x": {"y": [{"a": "off", "b c": true}]}})
+        );
     }
 }

@@ -57,7 +57,8 @@ pub async fn make(plan: &Plan, client: &Client) -> Result<First, String> {
     remember(plan, &first)?;
     let token = token(plan, client, &target, &first).await?;
     let body = json!({"name": "First room", "preset": "private_chat"});
-    let room = expect(client.post(&target, "/_matrix/client/v3/createRoom", Some(&token), &body).await?, "making a room")?;
+    let room =
+        expect(client.post(&target, "/_matrix/client/v3/createRoom", Some(&token), &body).await?, "making a room")?;
     let room_id = get(&room, "room_id")?;
     let body = json!({"msgtype": "m.text", "body": "Hello from your new homeserver."});
     let send = format!("/_matrix/client/v3/rooms/{room_id}/send/m.room.message/first");
@@ -79,7 +80,10 @@ async fn token(plan: &Plan, client: &Client, target: &Target, first: &First) -> 
     let secret_file = plan.secrets_dir().join("registration");
     let secret = std::fs::read_to_string(&secret_file).map_err(|e| format!("{}: {e}", secret_file.display()))?;
     let user = NewUser { name: "admin", password: &first.password, admin: true, user_type: None };
-    match register(client, target, secret.trim(), &user).await.map_err(|e| format!("registering the first user: {e}"))? {
+    match register(client, target, secret.trim(), &user)
+        .await
+        .map_err(|e| format!("registering the first user: {e}"))?
+    {
         Registered::Made(answer) => get(&answer, "access_token"),
         Registered::Exists => {
             let body = json!({
@@ -87,7 +91,10 @@ async fn token(plan: &Plan, client: &Client, target: &Target, first: &First) -> 
                 "identifier": {"type": "m.id.user", "user": "admin"},
                 "password": first.password,
             });
-            let answer = expect(client.post(target, "/_matrix/client/v3/login", None, &body).await?, "logging in as the first user")?;
+            let answer = expect(
+                client.post(target, "/_matrix/client/v3/login", None, &body).await?,
+                "logging in as the first user",
+            )?;
             get(&answer, "access_token")
         }
     }

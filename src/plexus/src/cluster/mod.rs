@@ -55,7 +55,8 @@ fn describe(role: Role) -> String {
 }
 
 fn render(args: &Render) -> Result<(), Failed> {
-    let plan = plan_for(&args.at.file, None, args.program.as_deref()).and_then(|plan| plan.on_host(args.host.as_deref()));
+    let plan =
+        plan_for(&args.at.file, None, args.program.as_deref()).and_then(|plan| plan.on_host(args.host.as_deref()));
     let mut plan = plan.map_err(Failed::Config)?;
     if let Some(out) = &args.out {
         plan.config_dir = std::path::absolute(out).map_err(io(out))?;

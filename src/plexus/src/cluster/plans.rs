@@ -15,7 +15,10 @@ pub fn read_plan(file: &Path) -> Result<Plan, String> {
 /// The same, on other ports or for another program.
 pub fn plan_for(file: &Path, base_port: Option<u16>, program: Option<&Path>) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("There is no cluster: {} doesn't exist (`plexus cluster up`, or ./dev up, makes one)", file.display()),
+        std::io::ErrorKind::NotFound => format!(
+            "There is no cluster: {} doesn't exist (`plexus cluster up`, or ./dev up, makes one)",
+            file.display()
+        ),
         _ => format!("{}: {e}", file.display()),
     })?;
     let mut cluster = ClusterFile::parse(&text).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -25,14 +28,17 @@ pub fn plan_for(file: &Path, base_port: Option<u16>, program: Option<&Path>) -> 
         cluster.base_port = port;
     }
     let own = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
-    let mut plan = Plan::new(cluster, folder, program.unwrap_or(&own)).map_err(|e| format!("{}: {e}", file.display()))?;
+    let mut plan =
+        Plan::new(cluster, folder, program.unwrap_or(&own)).map_err(|e| format!("{}: {e}", file.display()))?;
     plan.cluster_file = Some(file);
     Ok(plan)
 }
 
 /// A cluster with every role, for showing how routes are shared out.
 pub fn example_plan() -> Result<Plan, String> {
-    let file = ClusterFile::parse("server_name = 'example.com'\npreset = 'large'\nunix_sockets = true\ndata_dir = '/var/lib/plexus'\n")?;
+    let file = ClusterFile::parse(
+        "server_name = 'example.com'\npreset = 'large'\nunix_sockets = true\ndata_dir = '/var/lib/plexus'\n",
+    )?;
     Plan::new(file, Path::new("/"), Path::new("/usr/bin/plexus"))
 }
 

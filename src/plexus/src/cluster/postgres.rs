@@ -34,7 +34,8 @@ fn is_root() -> bool {
 
 /// The folder of `postgres`: in PATH, or the newest of Debian's.
 fn find_bin() -> Result<PathBuf, Failed> {
-    let in_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).find(|d| d.join("initdb").is_file() && d.join("postgres").is_file()));
+    let in_path = std::env::var_os("PATH")
+        .and_then(|p| std::env::split_paths(&p).find(|d| d.join("initdb").is_file() && d.join("postgres").is_file()));
     if let Some(folder) = in_path {
         return Ok(folder);
     }
@@ -44,7 +45,10 @@ fn find_bin() -> Result<PathBuf, Failed> {
         .filter(|(_, bin)| bin.join("postgres").is_file())
         .collect();
     versions.sort();
-    versions.pop().map(|(_, bin)| bin).ok_or_else(|| Failed::Run("PostgreSQL is not installed (Debian: apt install postgresql)".into()))
+    versions
+        .pop()
+        .map(|(_, bin)| bin)
+        .ok_or_else(|| Failed::Run("PostgreSQL is not installed (Debian: apt install postgresql)".into()))
 }
 
 impl Postgres {
@@ -79,19 +83,30 @@ impl Postgres {
         let own = |path: &Path, uid, gid| std::os::unix::fs::chown(path, uid, gid).map_err(io(path));
         own(&self.data, Some(uid), Some(gid))?;
         own(&self.socket_dir, None, Some(gid))?;
-        std::fs::set_permissions(&self.socket_dir, std::fs::Permissions::from_mode(0o770)).map_err(io(&self.socket_dir))?;
+        std::fs::set_permissions(&self.socket_dir, std::fs::Permissions::from_mode(0o770))
+            .map_err(io(&self.socket_dir))?;
         self.prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"].map(str::to_owned).into();
         let reaches = |prefix: &[String]| {
             let mut command = Command::new(&prefix[0]);
             // A file is really made, since access(2) leaves lent capabilities aside.
-            command.args(&prefix[1..]).args(["sh", "-c", ": > \"$0/.reach\" && rm \"$0/.reach\""]).arg(&self.data).current_dir("/");
+            command
+                .args(&prefix[1..])
+                .args(["sh", "-c", ": > \"$0/.reach\" && rm \"$0/.reach\""])
+                .arg(&self.data)
+                .current_dir("/");
             command.output().is_ok_and(|o| o.status.success())
         };
         if !reaches(&self.prefix) {
             // A folder above, such as /root, is closed to others: the one capability to walk through it is lent.
-            self.prefix.extend(["--inh-caps=+dac_read_search,+dac_override", "--ambient-caps=+dac_read_search,+dac_override"].map(str::to_owned));
+            self.prefix.extend(
+                ["--inh-caps=+dac_read_search,+dac_override", "--ambient-caps=+dac_read_search,+dac_override"]
+                    .map(str::to_owned),
+            );
             if !reaches(&self.prefix) {
-                return Err(Failed::Run(format!("the user postgres can't write to {}; choose a data_dir that it can reach", self.data.display())));
+                return Err(Failed::Run(format!(
+                    "the user postgres can't write to {}; choose a data_dir that it can reach",
+                    self.data.display()
+                )));
             }
         }
         Ok(())
@@ -117,7 +132,9 @@ impl Postgres {
     fn init(&self) -> Result<(), Failed> {
         println!("Making a PostgreSQL database in {}", self.data.display());
         let mut command = self.command("initdb");
-        command.args(["--locale=C", "--encoding=UTF8", "--auth-local=trust", "--auth-host=scram-sha-256", "--username"]).arg(&self.user);
+        command
+            .args(["--locale=C", "--encoding=UTF8", "--auth-local=trust", "--auth-host=scram-sha-256", "--username"])
+            .arg(&self.user);
         if let Some(passfile) = &self.passfile {
             let password = config::generate::random_text(40).replace(['~', '.'], "x");
             let line = format!("{}:{}:*:{}:{password}\n", self.host, self.port, self.user);
@@ -128,13 +145,18 @@ impl Postgres {
             std::fs::set_permissions(&given, std::fs::Permissions::from_mode(0o644)).map_err(io(&given))?;
             command.arg("--pwfile").arg(&given);
         }
-        let output = command.arg("--pgdata").arg(&self.data).output().map_err(|e| Failed::Run(format!("initdb: {e}")))?;
+        let output =
+            command.arg("--pgdata").arg(&self.data).output().map_err(|e| Failed::Run(format!("initdb: {e}")))?;
         if self.passfile.is_some() {
             let given = self.data.with_extension("password");
             std::fs::remove_file(&given).map_err(io(&given))?;
         }
         if !output.status.success() {
-            return Err(Failed::Run(format!("initdb failed:\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))));
+            return Err(Failed::Run(format!(
+                "initdb failed:\n{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            )));
         }
         Ok(())
     }
@@ -167,7 +189,9 @@ impl Postgres {
     fn backends_left(&self) -> bool {
         let Ok(data) = self.data.canonicalize() else { return false };
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        processes.map(|entry| entry.path().join("cwd")).any(|cwd| std::fs::read_link(cwd).is_ok_and(|folder| folder == data))
+        processes
+            .map(|entry| entry.path().join("cwd"))
+            .any(|cwd| std::fs::read_link(cwd).is_ok_and(|folder| folder == data))
     }
 
     /// A server of an earlier run that still runs on this data.
@@ -188,7 +212,10 @@ impl Postgres {
             let settings = [
                 format!("port={}", this.port),
                 format!("listen_addresses={listen}"),
-                format!("unix_socket_directories={}", if listen.is_empty() { this.socket_dir.display().to_string() } else { String::new() }),
+                format!(
+                    "unix_socket_directories={}",
+                    if listen.is_empty() { this.socket_dir.display().to_string() } else { String::new() }
+                ),
                 format!("max_connections={}", this.max_connections),
                 "shared_buffers=256MB".into(),
                 "max_wal_size=2GB".into(),
@@ -210,7 +237,11 @@ impl Postgres {
         } else {
             pg.host(&db.host);
         }
-        pg.port(db.port).user(&db.user).dbname(database).application_name("plexus cluster").connect_timeout(Duration::from_secs(5));
+        pg.port(db.port)
+            .user(&db.user)
+            .dbname(database)
+            .application_name("plexus cluster")
+            .connect_timeout(Duration::from_secs(5));
         if let Some(file) = &db.passfile {
             let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
             if let Some(password) = text.lines().next().and_then(|l| l.splitn(5, ':').nth(4)) {
@@ -239,10 +270,12 @@ impl Postgres {
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         let text = |e: tokio_postgres::Error| Failed::Run(format!("PostgreSQL: {e}"));
-        let found = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&self.database]).await.map_err(text)?;
+        let found =
+            client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&self.database]).await.map_err(text)?;
         if found.is_none() {
             let name = self.database.replace('"', "\"\"");
-            let sql = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'");
+            let sql =
+                format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'");
             client.batch_execute(&sql).await.map_err(text)?;
         }
         Ok(())
@@ -259,5 +292,9 @@ fn system_user(name: &str) -> Result<(u32, u32), Failed> {
             _ => None,
         }
     });
-    ids.ok_or_else(|| Failed::Run(format!("PostgreSQL won't run as root, and there is no user {name} (Debian: apt install postgresql)")))
+    ids.ok_or_else(|| {
+        Failed::Run(format!(
+            "PostgreSQL won't run as root, and there is no user {name} (Debian: apt install postgresql)"
+        ))
+    })
 }

@@ -30,7 +30,12 @@ pub struct Managed {
 
 impl Managed {
     /// Starts a process in a session of its own, its output going to a log.
-    pub fn start(name: &str, log: &Path, stop_signal: libc::c_int, command: impl Fn() -> Command + Send + 'static) -> Result<Self, Failed> {
+    pub fn start(
+        name: &str,
+        log: &Path,
+        stop_signal: libc::c_int,
+        command: impl Fn() -> Command + Send + 'static,
+    ) -> Result<Self, Failed> {
         let child = spawn(name, command(), log)?;
         let pid = Pid::of(child.id());
         Ok(Self {
@@ -117,7 +122,9 @@ fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Child, Failed> 
             Ok(())
         });
     }
-    command.spawn().map_err(|e| Failed::Run(format!("can't start {name} ({}): {e}", command.get_program().to_string_lossy())))
+    command
+        .spawn()
+        .map_err(|e| Failed::Run(format!("can't start {name} ({}): {e}", command.get_program().to_string_lossy())))
 }
 
 /// Opens a log for writing at its end.

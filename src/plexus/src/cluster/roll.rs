@@ -23,8 +23,17 @@ use crate::client::Client;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Those whose absence is felt least go first, main goes last.
-const ORDER: [Role; 9] =
-    [Role::Client, Role::Media, Role::Federation, Role::Sync, Role::Pusher, Role::Sender, Role::Background, Role::Streams, Role::Events];
+const ORDER: [Role; 9] = [
+    Role::Client,
+    Role::Media,
+    Role::Federation,
+    Role::Sync,
+    Role::Pusher,
+    Role::Sender,
+    Role::Background,
+    Role::Streams,
+    Role::Events,
+];
 
 /// What has to be done about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +50,8 @@ enum Need {
 /// Runs the command.
 pub fn run(args: &command::Roll) -> Result<(), Failed> {
     let plan = read_plan(&args.file).and_then(|plan| plan.on_host(args.host.as_deref())).map_err(Failed::Config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let systemctl = plan.file.systemd.systemctl.clone().unwrap_or_else(|| "systemctl".into());
     let client = Client::new(plan.tls().map(|tls| tls.ca.as_path()))?;
     let roll = Roll { client, systemctl, runtime, plan };
@@ -82,7 +92,8 @@ struct Roll {
 impl Roll {
     fn roll(&self, needs: &[(Process, Need)]) -> Result<(), Failed> {
         let with = |need| needs.iter().filter(move |(_, n)| *n == need).map(|(process, _)| process);
-        let old: Vec<&Process> = needs.iter().filter(|(_, n)| matches!(n, Need::Restart | Need::Together)).map(|(p, _)| p).collect();
+        let old: Vec<&Process> =
+            needs.iter().filter(|(_, n)| matches!(n, Need::Restart | Need::Together)).map(|(p, _)| p).collect();
         if needs.iter().any(|(_, need)| *need != Need::Nothing) {
             self.systemctl(&["restart", "plexus-schema.service"])?;
         }
@@ -122,7 +133,8 @@ impl Roll {
     fn restart_each(&self, processes: &[&Process]) -> Result<(), Failed> {
         for (done, process) in processes.iter().enumerate() {
             println!("Restarting {}", process.name);
-            let restarted = self.systemctl(&["restart", &format!("{}.service", process.unit())]).and_then(|()| self.check(process));
+            let restarted =
+                self.systemctl(&["restart", &format!("{}.service", process.unit())]).and_then(|()| self.check(process));
             restarted.map_err(|e| {
                 let rest: Vec<&str> = processes[done + 1..].iter().map(|p| p.name.as_str()).collect();
                 failed(&format!("{} does not work; still as before: [{}]", process.name, rest.join(", ")), e)
@@ -142,30 +154,46 @@ impl Roll {
     }
 
     fn systemctl(&self, words: &[&str]) -> Result<(), Failed> {
-        let status = Command::new(&self.systemctl).args(words).status().map_err(|e| Failed::Run(format!("systemctl: {e}")))?;
-        if status.success() { Ok(()) } else { Err(Failed::Run(format!("systemctl {} failed ({status})", words.join(" ")))) }
+        let status =
+            Command::new(&self.systemctl).args(words).status().map_err(|e| Failed::Run(format!("systemctl: {e}")))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Failed::Run(format!("systemctl {} failed ({status})", words.join(" "))))
+        }
     }
 
     fn ask(&self, words: &[&str]) -> Result<String, Failed> {
-        let output = Command::new(&self.systemctl).args(words).output().map_err(|e| Failed::Run(format!("systemctl: {e}")))?;
+        let output =
+            Command::new(&self.systemctl).args(words).output().map_err(|e| Failed::Run(format!("systemctl: {e}")))?;
         if !output.status.success() {
-            return Err(Failed::Run(format!("systemctl {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim())));
+            return Err(Failed::Run(format!(
+                "systemctl {}: {}",
+                words.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            )));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn need(&self, process: &Process) -> Result<Need, Failed> {
         let unit = format!("{}.service", process.unit());
-        let shown = self.ask(&["show", "--timestamp=unix", "--property=MainPID,Environment,ExecMainStartTimestamp", &unit])?;
+        let shown =
+            self.ask(&["show", "--timestamp=unix", "--property=MainPID,Environment,ExecMainStartTimestamp", &unit])?;
         let property = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let wanted = property("Environment").and_then(|all| generation(all.split(' ')));
-        let Some(pid) = property("MainPID").and_then(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0) else { return Ok(Need::Start) };
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).map_err(|e| Failed::Run(format!("environment of {unit}: {e}")))?;
+        let Some(pid) = property("MainPID").and_then(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0) else {
+            return Ok(Need::Start);
+        };
+        let environment = std::fs::read(format!("/proc/{pid}/environ"))
+            .map_err(|e| Failed::Run(format!("environment of {unit}: {e}")))?;
         let environment = String::from_utf8_lossy(&environment).into_owned();
         let running = generation(environment.split('\0'));
         Ok(match need(wanted, running) {
             Need::Nothing => {
-                let started = property("ExecMainStartTimestamp").and_then(|at| at.trim_start_matches('@').parse().ok()).unwrap_or(0);
+                let started = property("ExecMainStartTimestamp")
+                    .and_then(|at| at.trim_start_matches('@').parse().ok())
+                    .unwrap_or(0);
                 self.need_for_secrets(pid, &environment, started)
             }
             need => need,
@@ -175,16 +203,23 @@ impl Roll {
     /// systemd gives a process its credentials when it starts; what has changed since is only seen by a new one. All
     /// must know each other by the same replication secret. `started`: seconds since the epoch.
     fn need_for_secrets(&self, pid: u32, environment: &str, started: u64) -> Need {
-        let Some(folder) = environment.split('\0').find_map(|line| line.strip_prefix("CREDENTIALS_DIRECTORY=")) else { return Need::Nothing };
+        let Some(folder) = environment.split('\0').find_map(|line| line.strip_prefix("CREDENTIALS_DIRECTORY=")) else {
+            return Need::Nothing;
+        };
         let differs = |name: &str, file: &Path| {
             let has = std::fs::read(format!("/proc/{pid}/root{folder}/{name}"));
             has.is_ok() && has.ok() != std::fs::read(file).ok()
         };
         // What is encrypted can only be told by when it was written.
-        let newer = |file: &Path| std::fs::metadata(file).is_ok_and(|m| m.mtime() >= i64::try_from(started).unwrap_or(i64::MAX));
+        let newer = |file: &Path| {
+            std::fs::metadata(file).is_ok_and(|m| m.mtime() >= i64::try_from(started).unwrap_or(i64::MAX))
+        };
         let systemd = &self.plan.file.systemd;
         let plain = systemd.credentials.iter().filter(|(name, file)| differs(name, file));
-        let changed: Vec<&String> = plain.chain(systemd.encrypted_credentials.iter().filter(|(_, file)| newer(file))).map(|(name, _)| name).collect();
+        let changed: Vec<&String> = plain
+            .chain(systemd.encrypted_credentials.iter().filter(|(_, file)| newer(file)))
+            .map(|(name, _)| name)
+            .collect();
         match changed.iter().any(|name| *name == "worker_replication_secret") {
             true => Need::Together,
             false if changed.is_empty() => Need::Nothing,
@@ -204,7 +239,10 @@ impl Roll {
                 match (well, asked) {
                     (Ok(true), Ok((401, answer))) if answer["errcode"] == "M_UNKNOWN_TOKEN" => return Ok(()),
                     (well, asked) if Instant::now() > until => {
-                        return Err(Failed::Run(format!("{} answers wrongly: health {well:?}, {whoami} {asked:?}", process.name)));
+                        return Err(Failed::Run(format!(
+                            "{} answers wrongly: health {well:?}, {whoami} {asked:?}",
+                            process.name
+                        )));
                     }
                     _ => tokio::time::sleep(Duration::from_millis(200)).await,
                 }
@@ -214,7 +252,13 @@ impl Roll {
 
     /// Units, without `.service`, of processes that the configuration no longer has.
     fn leftovers(&self) -> Result<Vec<String>, Failed> {
-        let listed = self.ask(&["list-units", "--plain", "--no-legend", "--state=active,activating,reloading", "plexus-*.service"])?;
+        let listed = self.ask(&[
+            "list-units",
+            "--plain",
+            "--no-legend",
+            "--state=active,activating,reloading",
+            "plexus-*.service",
+        ])?;
         let units = listed.lines().filter_map(|line| line.split_whitespace().next()?.strip_suffix(".service"));
         let known = |unit: &str| self.plan.here().any(|p| p.unit() == unit);
         Ok(units.filter(|unit| is_worker(unit) && !known(unit)).map(str::to_owned).collect())
@@ -230,7 +274,8 @@ fn failed(what: &str, why: Failed) -> Failed {
 /// Whether a unit's name is that of a worker: it ends in a role and a number.
 fn is_worker(unit: &str) -> bool {
     let name = unit.trim_end_matches(|c: char| c.is_ascii_digit());
-    name.len() < unit.len() && Role::ALL.iter().any(|role| name.strip_suffix(role.name()).is_some_and(|before| before.ends_with('-')))
+    name.len() < unit.len()
+        && Role::ALL.iter().any(|role| name.strip_suffix(role.name()).is_some_and(|before| before.ends_with('-')))
 }
 
 /// The generation among an environment's lines.
@@ -240,7 +285,8 @@ fn generation<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<&'a str> {
 
 /// `agreed-own` of the unit and of the process.
 fn need(wanted: Option<&str>, running: Option<&str>) -> Need {
-    let agreed = |generation: Option<&str>| generation.and_then(|g| g.split_once('-')).map(|(agreed, _)| agreed.to_owned());
+    let agreed =
+        |generation: Option<&str>| generation.and_then(|g| g.split_once('-')).map(|(agreed, _)| agreed.to_owned());
     match (wanted, running) {
         (wanted, running) if wanted == running => Need::Nothing,
         (wanted, running) if agreed(wanted) == agreed(running) => Need::Restart,

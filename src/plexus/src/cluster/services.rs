@@ -21,13 +21,21 @@ fn program(name: &str, package: &str) -> Result<std::path::PathBuf, Failed> {
 /// Starts a Redis that keeps nothing, and waits until it answers.
 pub fn start_redis(plan: &Plan, place: &RedisPlace) -> Result<Managed, Failed> {
     let program = program("redis-server", "redis-server")?;
-    let mut args: Vec<String> = ["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"].map(str::to_owned).into();
+    let mut args: Vec<String> =
+        ["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"].map(str::to_owned).into();
     args.push(plan.run_dir().display().to_string());
     match place {
         RedisPlace::Socket(path) => {
             // A socket left by a killed server would be in the way of the question whether the new one answers.
             let _ = std::fs::remove_file(path);
-            args.extend(["--port".into(), "0".into(), "--unixsocket".into(), path.display().to_string(), "--unixsocketperm".into(), "700".into()]);
+            args.extend([
+                "--port".into(),
+                "0".into(),
+                "--unixsocket".into(),
+                path.display().to_string(),
+                "--unixsocketperm".into(),
+                "700".into(),
+            ]);
         }
         RedisPlace::Tcp(host, port) => args.extend(["--bind".into(), host.clone(), "--port".into(), port.to_string()]),
     }
@@ -51,7 +59,12 @@ fn wait_for(server: &mut Managed, patience: Duration, mut ready: impl FnMut() ->
             return Err(Failed::Run(format!("{} ended ({how}):\n{}", server.name, server.log_tail())));
         }
         if Instant::now() > until {
-            return Err(Failed::Run(format!("{} isn't ready after {} s:\n{}", server.name, patience.as_secs(), server.log_tail())));
+            return Err(Failed::Run(format!(
+                "{} isn't ready after {} s:\n{}",
+                server.name,
+                patience.as_secs(),
+                server.log_tail()
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -74,7 +87,10 @@ pub fn start_nginx(plan: &Plan) -> Result<Managed, Failed> {
     };
     let checked = base().args(["-t", "-q", "-g", user]).output().map_err(|e| Failed::Run(format!("nginx: {e}")))?;
     if !checked.status.success() {
-        return Err(Failed::Run(format!("nginx refuses its configuration:\n{}", String::from_utf8_lossy(&checked.stderr))));
+        return Err(Failed::Run(format!(
+            "nginx refuses its configuration:\n{}",
+            String::from_utf8_lossy(&checked.stderr)
+        )));
     }
     let directives = format!("{user}daemon off;");
     let mut server = Managed::start("nginx", &plan.log_dir().join("nginx.log"), libc::SIGTERM, move || {
@@ -83,7 +99,9 @@ pub fn start_nginx(plan: &Plan) -> Result<Managed, Failed> {
         command
     })?;
     let place = (plan.file.bind_address.clone(), plan.file.base_port);
-    wait_for(&mut server, Duration::from_secs(20), || std::net::TcpStream::connect((place.0.as_str(), place.1)).is_ok())?;
+    wait_for(&mut server, Duration::from_secs(20), || {
+        std::net::TcpStream::connect((place.0.as_str(), place.1)).is_ok()
+    })?;
     Ok(server)
 }
 

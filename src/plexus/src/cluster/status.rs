@@ -17,7 +17,8 @@ pub fn run(file: &Path) -> Result<(), Failed> {
     if running.live_supervisor().is_none() && !running.processes.values().any(|p| p.alive()) {
         return Err(Failed::Run("The cluster doesn't run; `up` starts it.".into()));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let positions = runtime.block_on(positions(&plan));
     let mut names: Vec<&str> = Vec::new();
     names.extend(plan.database.private.then_some("postgres"));
@@ -30,7 +31,10 @@ pub fn run(file: &Path) -> Result<(), Failed> {
         let process = plan.processes.iter().find(|p| p.name == name);
         let pid = running.processes.get(name).filter(|p| p.alive());
         let (id, memory) = match pid {
-            Some(pid) => (pid.pid.to_string(), pid.memory_kib().map_or_else(|| "-".into(), |kib| format!("{:.1} MB", kib as f64 / 1024.0))),
+            Some(pid) => (
+                pid.pid.to_string(),
+                pid.memory_kib().map_or_else(|| "-".into(), |kib| format!("{:.1} MB", kib as f64 / 1024.0)),
+            ),
             None => {
                 missing.push(name.to_owned());
                 ("-".into(), "-".into())
@@ -40,14 +44,20 @@ pub fn run(file: &Path) -> Result<(), Failed> {
             Ok(all) => process.map(|p| position(all, p)).unwrap_or_default(),
             Err(_) => String::new(),
         };
-        println!("{name:<13} {:<11} {id:>8} {:>22} {memory:>9}  {position}", role(name, process), address(&plan, name, process));
+        println!(
+            "{name:<13} {:<11} {id:>8} {:>22} {memory:>9}  {position}",
+            role(name, process),
+            address(&plan, name, process)
+        );
     }
     if let Err(e) = positions {
         println!("Positions are unknown: {e}");
     }
     match (missing.is_empty(), running.live_supervisor()) {
         (true, Some(_)) => Ok(()),
-        (true, None) => Err(Failed::Run("The supervisor doesn't run: ended processes are not started again (`up` puts that right).".into())),
+        (true, None) => Err(Failed::Run(
+            "The supervisor doesn't run: ended processes are not started again (`up` puts that right).".into(),
+        )),
         (false, _) => Err(Failed::Run(format!("Not running: {}", missing.join(", ")))),
     }
 }
@@ -64,9 +74,13 @@ fn role(name: &str, process: Option<&Process>) -> &'static str {
 fn address(plan: &Plan, name: &str, process: Option<&Process>) -> String {
     match (process.map(|p| &p.http), name) {
         (Some(Place::Tcp(at)), _) => at.to_string(),
-        (Some(Place::Socket(path)), _) => path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        (Some(Place::Socket(path)), _) => {
+            path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+        }
         (None, "nginx") => format!("{}:{}", plan.file.bind_address, plan.file.base_port),
-        (None, "postgres") if !plan.database.host.starts_with('/') => format!("{}:{}", plan.database.host, plan.database.port),
+        (None, "postgres") if !plan.database.host.starts_with('/') => {
+            format!("{}:{}", plan.database.host, plan.database.port)
+        }
         (None, _) => "socket".into(),
     }
 }
@@ -74,7 +88,10 @@ fn address(plan: &Plan, name: &str, process: Option<&Process>) -> String {
 /// Instance → stream → position, as the writers have saved them.
 async fn positions(plan: &Plan) -> Result<BTreeMap<String, BTreeMap<String, i64>>, String> {
     let client = Postgres::connect(plan, &plan.database.name).await?;
-    let rows = client.query("SELECT instance_name, stream_name, stream_id FROM stream_positions", &[]).await.map_err(|e| e.to_string())?;
+    let rows = client
+        .query("SELECT instance_name, stream_name, stream_id FROM stream_positions", &[])
+        .await
+        .map_err(|e| e.to_string())?;
     let mut all: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
     for row in rows {
         let get = |i: usize| row.try_get::<_, String>(i).map_err(|e| e.to_string());

@@ -19,8 +19,8 @@ use super::first::{self, First};
 use super::plans::{plan_for, read_plan, write_rendered};
 use super::postgres::Postgres;
 use super::processes::{Managed, append, end_strays};
-use super::state::{self, Pid, Running};
 use super::services;
+use super::state::{self, Pid, Running};
 use crate::client::Client;
 
 /// Line of the supervisor's log after which the one who waits for it may go.
@@ -41,7 +41,10 @@ pub fn run(args: &Up) -> Result<(), Failed> {
     ensure_file(args)?;
     let plan = read_plan(&args.file).map_err(Failed::Config)?;
     if !plan.file.hosts.is_empty() {
-        return Err(Failed::Config(format!("{}: a cluster of several hosts is rendered (`plexus cluster render --host NAME`) and run by systemd", args.file.display())));
+        return Err(Failed::Config(format!(
+            "{}: a cluster of several hosts is rendered (`plexus cluster render --host NAME`) and run by systemd",
+            args.file.display()
+        )));
     }
     make_folders(&plan)?;
     if Running::read(&plan.data_dir).live_supervisor().is_some() {
@@ -74,7 +77,13 @@ fn ensure_file(args: &Up) -> Result<(), Failed> {
 }
 
 fn make_folders(plan: &Plan) -> Result<(), Failed> {
-    for (folder, mode) in [(plan.data_dir.clone(), 0o755), (plan.run_dir(), 0o700), (plan.log_dir(), 0o750), (plan.secrets_dir(), 0o700), (plan.data_dir.join("media"), 0o750)] {
+    for (folder, mode) in [
+        (plan.data_dir.clone(), 0o755),
+        (plan.run_dir(), 0o700),
+        (plan.log_dir(), 0o750),
+        (plan.secrets_dir(), 0o700),
+        (plan.data_dir.join("media"), 0o750),
+    ] {
         if !services::exists(&folder) {
             std::fs::create_dir_all(&folder).map_err(io(&folder))?;
             std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).map_err(io(&folder))?;
@@ -114,7 +123,10 @@ fn detach(args: &Up, plan: &Plan) -> Result<(), Failed> {
         let _ = std::io::stdout().flush();
         text.push_str(&new);
         if let Some(status) = ended {
-            return Err(Failed::Run(format!("The cluster didn't start ({status}); its logs are in {}", plan.log_dir().display())));
+            return Err(Failed::Run(format!(
+                "The cluster didn't start ({status}); its logs are in {}",
+                plan.log_dir().display()
+            )));
         }
         if text.contains(READY) {
             return match text.contains(FIRST_FAILED) {
@@ -137,7 +149,8 @@ fn supervise(args: &Up, plan: Plan) -> Result<(), Failed> {
     let mut running = Running { supervisor: Pid::of(std::process::id()), ..Running::default() };
     running.write(&plan.data_dir)?;
     let mut all = Vec::new();
-    let result = start_all(args, &plan, &mut all, &mut running).and_then(|()| look_after(&plan, &mut all, &mut running));
+    let result =
+        start_all(args, &plan, &mut all, &mut running).and_then(|()| look_after(&plan, &mut all, &mut running));
     println!("Stopping");
     stop_all(&mut all);
     running = Running::default();
@@ -148,7 +161,13 @@ fn supervise(args: &Up, plan: Plan) -> Result<(), Failed> {
 /// Ends what an earlier run left behind when it was killed.
 fn clear_strays(plan: &Plan) -> Result<(), Failed> {
     let left = Running::read(&plan.data_dir);
-    let mut strays: Vec<_> = left.processes.into_iter().filter(|(_, pid)| pid.alive()).map(|(name, pid)| (signal_of(&name), name, pid)).map(|(s, n, p)| (n, p, s)).collect();
+    let mut strays: Vec<_> = left
+        .processes
+        .into_iter()
+        .filter(|(_, pid)| pid.alive())
+        .map(|(name, pid)| (signal_of(&name), name, pid))
+        .map(|(s, n, p)| (n, p, s))
+        .collect();
     if let Some(pid) = Postgres::stray(plan).filter(|_| plan.database.private).and_then(Pid::of) {
         strays.push(("postgres".into(), pid, libc::SIGINT));
     }
@@ -206,7 +225,8 @@ fn start_all(args: &Up, plan: &Plan, all: &mut Vec<Managed>, running: &mut Runni
     let begin = Instant::now();
     write_secrets(plan)?;
     write_rendered(plan)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failed::Run(e.to_string()))?;
     let client = Client::new(None)?;
     if plan.database.private {
         step("PostgreSQL");
@@ -302,7 +322,9 @@ fn summary(plan: &Plan, first: Option<&First>) {
         }
     }
     println!("Data, logs:  {}", plan.data_dir.display());
-    println!("\nNext: log in with any Matrix client at the URL above. `status` shows the processes, `down` stops them.");
+    println!(
+        "\nNext: log in with any Matrix client at the URL above. `status` shows the processes, `down` stops them."
+    );
 }
 
 /// `plexus cluster down`

@@ -1,8 +1,8 @@
 //! History of a room from before this server knew it, fetched when somebody reads that far back.
 
 use super::{path, unanswered, with_param};
-use crate::{Rooms, StateMap};
 use crate::remote::{Incoming, Judge};
+use crate::{Rooms, StateMap};
 use ruma::{OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
 use slog::info;
@@ -21,7 +21,13 @@ const MAX_SERVERS: usize = 5;
 impl Rooms {
     /// Fetches history if a page that begins at `depth` and holds `limit` events comes near an end of what is known.
     /// `lowest`: depth of the last event of the page as it is now; None if it is not full. True if there is more now.
-    pub(crate) async fn fetch_history(&self, room_id: &RoomId, depth: i64, limit: usize, lowest: Option<i64>) -> Result<bool> {
+    pub(crate) async fn fetch_history(
+        &self,
+        room_id: &RoomId,
+        depth: i64,
+        limit: usize,
+        lowest: Option<i64>,
+    ) -> Result<bool> {
         let now = self.cx.now_ms();
         let near = depth.saturating_add(BATCH as i64);
         let mut gaps = self.cx.store.history_gaps(room_id, near, now, MAX_LOOKED_AT).await?;
@@ -44,7 +50,9 @@ impl Rooms {
                     self.cx.store.note_open_gaps(room_id, &ends, now).await?;
                     return Ok(true);
                 }
-                Err(e) => info!(self.cx.log, "no history from a server"; "room" => %room_id, "server" => %server, "error" => %e),
+                Err(e) => {
+                    info!(self.cx.log, "no history from a server"; "room" => %room_id, "server" => %server, "error" => %e)
+                }
             }
         }
         Ok(false)
@@ -69,7 +77,9 @@ impl Rooms {
     async fn take_history(&self, server: &ServerName, room_id: &RoomId, mut events: Vec<Incoming>) -> Result<()> {
         let ids: Vec<&OwnedEventId> = events.iter().map(|e| &e.pdu.event_id).collect();
         let known = self.cx.store.standing_of(&ids).await?;
-        events.retain(|e| e.pdu.room_id == room_id && known.get(&e.pdu.event_id).is_none_or(|k| k.outlier && !k.rejected));
+        events.retain(|e| {
+            e.pdu.room_id == room_id && known.get(&e.pdu.event_id).is_none_or(|k| k.outlier && !k.rejected)
+        });
         events.sort_by_key(|e| e.pdu.depth);
         for event in events {
             // Nothing was before the create event.

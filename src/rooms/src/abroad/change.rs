@@ -45,7 +45,9 @@ impl Rooms {
                 (Some("invite" | "leave" | "ban"), _) => Ok(None),
                 _ => Err(Error::client(404, "M_UNKNOWN", "Not a known room")),
             },
-            Action::Invite | Action::Ban => Err(Error::forbidden(format!("User {} not in room {room_id}", who.user_id))),
+            Action::Invite | Action::Ban => {
+                Err(Error::forbidden(format!("User {} not in room {room_id}", who.user_id)))
+            }
         }
     }
 

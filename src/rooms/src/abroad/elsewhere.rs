@@ -18,7 +18,14 @@ impl Rooms {
         (other != &*self.cx.instance).then_some(other)
     }
 
-    async fn ask_abroad(&self, process: &str, name: &str, args: &[&str], room_id: &RoomId, body: Value) -> Result<Sent> {
+    async fn ask_abroad(
+        &self,
+        process: &str,
+        name: &str,
+        args: &[&str],
+        room_id: &RoomId,
+        body: Value,
+    ) -> Result<Sent> {
         let Value::Object(body) = body else { return Err(Error::internal("a request must be an object")) };
         let answer = self.cx.peers.call(process, name, args, true, body).await?;
         let event_id = answer.get("event_id").and_then(Value::as_str).unwrap_or_default().try_into()?;
@@ -77,7 +84,12 @@ impl Rooms {
     }
 
     /// Declines an invite of another server (`remote_reject_invite`).
-    pub(crate) async fn decline_through(&self, who: &Requester, invite: &Pdu, content: Map<String, Value>) -> Result<Sent> {
+    pub(crate) async fn decline_through(
+        &self,
+        who: &Requester,
+        invite: &Pdu,
+        content: Map<String, Value>,
+    ) -> Result<Sent> {
         let room_id = &invite.room_id;
         if let Some(process) = self.abroad_elsewhere(room_id).await {
             let body = json!({"requester": who, "txn_id": null, "content": content});
@@ -87,7 +99,12 @@ impl Rooms {
     }
 
     /// Takes back a knock on a room abroad (`remote_rescind_knock`).
-    pub(crate) async fn take_back_through(&self, who: &Requester, knock: &Pdu, content: Map<String, Value>) -> Result<Sent> {
+    pub(crate) async fn take_back_through(
+        &self,
+        who: &Requester,
+        knock: &Pdu,
+        content: Map<String, Value>,
+    ) -> Result<Sent> {
         let room_id = &knock.room_id;
         if let Some(process) = self.abroad_elsewhere(room_id).await {
             let body = json!({"requester": who, "txn_id": null, "content": content});
@@ -97,7 +114,12 @@ impl Rooms {
     }
 
     /// Ends an invite or a knock that another process names. 404 if there is no such event.
-    pub async fn end_membership(&self, who: &Requester, event_id: &EventId, content: Map<String, Value>) -> Result<Sent> {
+    pub async fn end_membership(
+        &self,
+        who: &Requester,
+        event_id: &EventId,
+        content: Map<String, Value>,
+    ) -> Result<Sent> {
         let event = self.cx.store.event(event_id).await?.ok_or_else(|| Error::not_found("event_id: no such event"))?;
         match event.membership().as_deref() {
             Some("invite") => self.decline_through(who, &event, content).await,

@@ -1,12 +1,12 @@
 //! Inviting users of other servers: their server signs the invite before anybody else sees it.
 
 use super::{bad_answer, path};
-use crate::{Rooms, Template};
 use crate::head::Head;
 use crate::make::Made;
+use crate::{Rooms, Template};
 use fedclient::FedError;
-use ruma::{ServerName, UserId};
 use rules::proposal::{countersign, outgoing};
+use ruma::{ServerName, UserId};
 use serde_json::{Map, Value, json};
 use types::{Error, EventFormat, Result};
 
@@ -19,7 +19,12 @@ impl Rooms {
     }
 
     /// The user of another server whom an event invites.
-    fn invited_abroad<'a>(&self, kind: &str, state_key: Option<&'a str>, membership: Option<&str>) -> Option<&'a UserId> {
+    fn invited_abroad<'a>(
+        &self,
+        kind: &str,
+        state_key: Option<&'a str>,
+        membership: Option<&str>,
+    ) -> Option<&'a UserId> {
         if kind != "m.room.member" || membership != Some("invite") {
             return None;
         }

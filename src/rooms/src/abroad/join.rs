@@ -6,9 +6,9 @@ use crate::power::Levels;
 use crate::remote::{Incoming, RemoteRoom};
 use crate::{Rooms, Sent};
 use futures::FutureExt;
-use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use rules::build::rules_of;
 use rules::proposal::outgoing;
+use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -41,8 +41,7 @@ impl Rooms {
         let proposed = self.propose(Abroad { room_id, user_id, membership: "join", servers, content }).await?;
         let servers = self.servers_for_send_join(servers, &proposed)?;
         let restricted = rules_of(&proposed.version)?.authorization.restricted_join_rule;
-        let go_on: &[&str] =
-            if restricted { &["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"] } else { &[] };
+        let go_on: &[&str] = if restricted { &["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"] } else { &[] };
         let proposed = &proposed;
         let ask = |server: OwnedServerName| async move { self.send_join(&server, proposed).await }.boxed();
         let joined = self.first_answer("send_join", &servers, go_on, ask).await?;
@@ -92,18 +91,25 @@ impl Rooms {
         let own = &proposed.built;
         let now = self.cx.now_ms();
         let mut join = rules::incoming::read(&own.json, version, now)?;
-        if let Some(signed) = answer.event.filter(|_| rules_of(version).is_ok_and(|r| r.authorization.restricted_join_rule)) {
+        if let Some(signed) =
+            answer.event.filter(|_| rules_of(version).is_ok_and(|r| r.authorization.restricted_join_rule))
+        {
             let mut read = self.verify_events(version, vec![signed], server).await?;
-            join = read.pop().filter(|e| e.pdu.event_id == own.pdu.event_id).ok_or_else(|| bad_answer(server, "event"))?;
+            join =
+                read.pop().filter(|e| e.pdu.event_id == own.pdu.event_id).ok_or_else(|| bad_answer(server, "event"))?;
         }
         let state = self.verify_events(version, answer.state, server).await?;
         let auth_chain = self.verify_events(version, answer.auth_chain, server).await?;
-        let create = state.iter().find(|e| e.pdu.is_state_of("m.room.create", "")).ok_or_else(|| bad_answer(server, "no create event"))?;
+        let create = state
+            .iter()
+            .find(|e| e.pdu.is_state_of("m.room.create", ""))
+            .ok_or_else(|| bad_answer(server, "no create event"))?;
         let says = create.pdu.content_str("room_version").unwrap_or_else(|| "1".to_owned());
         if says != version.as_str() {
             return Err(bad_answer(server, "the room is of another version than it said"));
         }
-        let other_create = |e: &&Incoming| e.pdu.is_state_of("m.room.create", "") && e.pdu.event_id != create.pdu.event_id;
+        let other_create =
+            |e: &&Incoming| e.pdu.is_state_of("m.room.create", "") && e.pdu.event_id != create.pdu.event_id;
         if auth_chain.iter().any(|e| other_create(&e)) {
             return Err(bad_answer(server, "more than one create event"));
         }

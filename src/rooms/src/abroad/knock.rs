@@ -3,8 +3,8 @@
 use super::{Abroad, Proposed, path, unanswered};
 use crate::{Rooms, Sent};
 use futures::FutureExt;
-use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use rules::proposal::outgoing;
+use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::{Map, Value};
 use types::Result;
 
@@ -23,7 +23,9 @@ impl Rooms {
         let event = outgoing(&built.json)?;
         let to = path("v1/send_knock", &[room_id.as_str(), built.pdu.event_id.as_str()]);
         let (to, event) = (&to, &event);
-        let ask = |server: OwnedServerName| async move { self.fed.put(server.as_str(), to, event).await.map_err(unanswered) }.boxed();
+        let ask = |server: OwnedServerName| {
+            async move { self.fed.put(server.as_str(), to, event).await.map_err(unanswered) }.boxed()
+        };
         let mut answer = self.first_answer("send_knock", &servers, &[], ask).await?;
         if let Some(Value::Array(state)) = answer.get_mut("knock_room_state").map(Value::take) {
             let state = state.iter().filter_map(stripped).collect();
@@ -48,5 +50,7 @@ pub(crate) fn stripped(event: &Value) -> Option<Value> {
         return None;
     }
     let event = event.as_object()?;
-    Some(Value::Object(event.iter().filter(|(k, _)| keep.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()))
+    Some(Value::Object(
+        event.iter().filter(|(k, _)| keep.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+    ))
 }

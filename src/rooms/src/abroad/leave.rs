@@ -3,10 +3,10 @@
 use super::{Abroad, path, unanswered};
 use crate::{Rooms, Sent};
 use futures::FutureExt;
-use ruma::{OwnedEventId, OwnedServerName};
 use rules::build::{Draft, build, create_of_room, reference_to, rules_of};
 use rules::proposal::outgoing;
 use rules::{Built, Reference};
+use ruma::{OwnedEventId, OwnedServerName};
 use serde_json::{Map, Value, json};
 use types::{Error, EventFormat, InternalMetadata, Pdu, Requester, Result, json::raw};
 
@@ -24,7 +24,12 @@ impl Rooms {
         }
     }
 
-    async fn leave_through(&self, invite: &Pdu, servers: &[OwnedServerName], content: &Map<String, Value>) -> Result<Built> {
+    async fn leave_through(
+        &self,
+        invite: &Pdu,
+        servers: &[OwnedServerName],
+        content: &Map<String, Value>,
+    ) -> Result<Built> {
         let user_id = target(invite)?;
         let wanted = Abroad { room_id: &invite.room_id, user_id: &user_id, membership: "leave", servers, content };
         let proposed = self.propose(wanted).await?;
@@ -47,7 +52,12 @@ impl Rooms {
     }
 
     /// Ends an invite or a knock with an event of our own that only we know of.
-    pub(crate) async fn leave_alone(&self, who: &Requester, before: &Pdu, content: &Map<String, Value>) -> Result<Sent> {
+    pub(crate) async fn leave_alone(
+        &self,
+        who: &Requester,
+        before: &Pdu,
+        content: &Map<String, Value>,
+    ) -> Result<Sent> {
         let user_id = target(before)?;
         let mut content = content.clone();
         content.insert("membership".into(), json!("leave"));

@@ -32,7 +32,9 @@ impl Rooms {
         let suggested = if suggested_only { "true" } else { "false" };
         let path = with_param(path("v1/hierarchy", &[room_id]), "suggested_only", suggested);
         let path = &path;
-        let ask = |server: OwnedServerName| async move { self.fed.get(server.as_str(), path).await.map_err(unanswered) }.boxed();
+        let ask = |server: OwnedServerName| {
+            async move { self.fed.get(server.as_str(), path).await.map_err(unanswered) }.boxed()
+        };
         let go_on = ["M_NOT_FOUND", "M_UNRECOGNIZED", "M_FORBIDDEN", "M_UNKNOWN"];
         let mut answer = self.first_answer("get the hierarchy", &servers, &go_on, ask).await.ok()?;
         let Value::Object(mut entry) = answer.get_mut("room")?.take() else { return None };

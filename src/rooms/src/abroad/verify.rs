@@ -1,9 +1,9 @@
 //! Signatures and hashes of events other servers send.
 
 use crate::Rooms;
-use ruma::{RoomVersionId, ServerName};
 use rules::Incoming;
 use rules::build::rules_of;
+use ruma::{RoomVersionId, ServerName};
 use serde_json::Value;
 use slog::info;
 use types::{Boxed, Error, Result, canonical};
@@ -11,7 +11,12 @@ use types::{Boxed, Error, Result, canonical};
 impl Rooms {
     /// Reads events and checks their signatures; those that are wrong or no events are left out. One whose content was
     /// changed is taken in its redacted form (spec: "Validating hashes and signatures on received events").
-    pub(crate) fn verify_events<'a>(&'a self, version: &'a RoomVersionId, events: Vec<Value>, origin: &'a ServerName) -> Boxed<'a, Result<Vec<Incoming>>> {
+    pub(crate) fn verify_events<'a>(
+        &'a self,
+        version: &'a RoomVersionId,
+        events: Vec<Value>,
+        origin: &'a ServerName,
+    ) -> Boxed<'a, Result<Vec<Incoming>>> {
         Box::pin(async move {
             let now = self.cx.now_ms();
             let left_out = |e: &Error| info!(self.cx.log, "an event is left out"; "origin" => %origin, "error" => %e);
@@ -30,7 +35,12 @@ impl Rooms {
     }
 
     /// 403 unless `server` signed an event.
-    pub(crate) fn check_signed_by<'a>(&'a self, server: &'a ServerName, version: &'a RoomVersionId, json: &'a str) -> Boxed<'a, Result<()>> {
+    pub(crate) fn check_signed_by<'a>(
+        &'a self,
+        server: &'a ServerName,
+        version: &'a RoomVersionId,
+        json: &'a str,
+    ) -> Boxed<'a, Result<()>> {
         Box::pin(async move {
             let object = canonical::redacted(&canonical::parse(json)?, &rules_of(version)?.redaction)?;
             let event: Value = serde_json::from_str(&canonical::text(&object))?;

@@ -2,9 +2,9 @@
 
 use super::{Incoming, Known, remote};
 use crate::{Rooms, Sent, StateMap};
-use ruma::{RoomId, RoomVersionId};
 use rules::AuthEvent;
 use rules::build::rules_of;
+use ruma::{RoomId, RoomVersionId};
 use std::sync::Arc;
 use store::persist::NewGroup;
 use types::{Boxed, Error, OwnedEventId, Pdu, Result};
@@ -60,7 +60,13 @@ impl Rooms {
 
     /// Stores a state before an event, and the one after it. Answers with their groups. `base`: the group of the
     /// state before, if it has one.
-    pub(crate) async fn store_state(&self, room_id: &RoomId, pdu: &Pdu, before: &StateMap, base: Option<i64>) -> Result<(i64, i64)> {
+    pub(crate) async fn store_state(
+        &self,
+        room_id: &RoomId,
+        pdu: &Pdu,
+        before: &StateMap,
+        base: Option<i64>,
+    ) -> Result<(i64, i64)> {
         let (store, pool) = (&self.cx.store, &self.writing.groups);
         let mut groups = Vec::new();
         let base = match base {

@@ -1,8 +1,8 @@
 //! Which servers a room shuts out (spec: `m.room.server_acl`).
 
 use crate::Rooms;
-use ruma::{RoomId, ServerName};
 use rules::validate::acl_allows;
+use ruma::{RoomId, ServerName};
 use types::{Error, Result};
 
 impl Rooms {

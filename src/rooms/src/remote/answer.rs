@@ -2,8 +2,8 @@
 
 use crate::visibility::history_visibility;
 use crate::{Rooms, StateMap};
-use ruma::{EventId, RoomId, ServerName};
 use rules::build::rules_of;
+use ruma::{EventId, RoomId, ServerName};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -90,7 +90,13 @@ impl Rooms {
     }
 
     /// History before (and with) these events (spec: "Backfilling"), newest first.
-    pub async fn backfill_for_server(&self, server: &ServerName, room_id: &RoomId, from: &[OwnedEventId], limit: i64) -> Result<Vec<Value>> {
+    pub async fn backfill_for_server(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        from: &[OwnedEventId],
+        limit: i64,
+    ) -> Result<Vec<Value>> {
         self.check_server_in_room(room_id, server).await?;
         let ids = self.cx.store.events_back_from(room_id, from, &[], 0, limit.clamp(1, MAX_BACKFILL)).await?;
         let events = self.cx.store.events_in_order(&ids).await?;
@@ -98,7 +104,12 @@ impl Rooms {
     }
 
     /// Events between what the other server has and what it got (`/get_missing_events`), oldest first.
-    pub async fn missing_for_server(&self, server: &ServerName, room_id: &RoomId, q: MissingQuestion) -> Result<Vec<Value>> {
+    pub async fn missing_for_server(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        q: MissingQuestion,
+    ) -> Result<Vec<Value>> {
         self.check_server_in_room(room_id, server).await?;
         let store = &self.cx.store;
         let limit = q.limit.clamp(1, MAX_MISSING);
@@ -145,9 +156,13 @@ impl Rooms {
         let suffix = format!(":{server}");
         let from = ("m.room.member".to_owned(), String::new());
         let members = state.range(from..).take_while(|((kind, _), _)| kind == "m.room.member");
-        let ids: Vec<&OwnedEventId> = members.filter(|((_, user), _)| user.ends_with(&suffix)).map(|(_, id)| id).collect();
+        let ids: Vec<&OwnedEventId> =
+            members.filter(|((_, user), _)| user.ends_with(&suffix)).map(|(_, id)| id).collect();
         let members = self.cx.store.events(&ids).await?;
-        Ok(members.values().filter_map(|m| m.membership()).any(|m| m == "join" || (visibility == "invited" && m == "invite")))
+        Ok(members
+            .values()
+            .filter_map(|m| m.membership())
+            .any(|m| m == "join" || (visibility == "invited" && m == "invite")))
     }
 }
 

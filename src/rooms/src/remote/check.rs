@@ -1,9 +1,9 @@
 //! Whether the rules let an event of another server in.
 
 use super::Known;
-use ruma::room_version_rules::AuthorizationRules;
 use rules::AuthEvent;
 use rules::build::create_of_room;
+use ruma::room_version_rules::AuthorizationRules;
 use std::collections::HashMap;
 use types::{OwnedEventId, Pdu, Result};
 
@@ -46,7 +46,8 @@ pub(crate) fn by_authority<T>(events: Vec<T>, pdu: impl Fn(&T) -> &Pdu, rules: &
                 order.push(i);
             } else if !std::mem::replace(&mut seen[i], true) {
                 stack.push((i, true));
-                stack.extend(auth[i].iter().filter_map(|id| places.get(id)).filter(|j| !seen[**j]).map(|j| (*j, false)));
+                stack
+                    .extend(auth[i].iter().filter_map(|id| places.get(id)).filter(|j| !seen[**j]).map(|j| (*j, false)));
             }
         }
     }
@@ -70,11 +71,13 @@ mod tests {
     #[test]
     fn authority_comes_first_and_circles_end() {
         let rules = rules::build::rules_of(&RoomVersionId::V10).unwrap().authorization;
-        let events = vec![event("$d", &["$b", "$c"]), event("$c", &["$a"]), event("$b", &["$a", "$x"]), event("$a", &["$d"])];
+        let events =
+            vec![event("$d", &["$b", "$c"]), event("$c", &["$a"]), event("$b", &["$a", "$x"]), event("$a", &["$d"])];
         let order = by_authority(events, |p| p, &rules).unwrap();
         assert_eq!(order.len(), 4);
         let events = vec![event("$c", &["$b"]), event("$b", &["$a"]), event("$a", &[])];
-        let order: Vec<String> = by_authority(events, |p| p, &rules).unwrap().iter().map(|p| p.event_id.to_string()).collect();
+        let order: Vec<String> =
+            by_authority(events, |p| p, &rules).unwrap().iter().map(|p| p.event_id.to_string()).collect();
         assert_eq!(order, ["$a", "$b", "$c"]);
     }
 }

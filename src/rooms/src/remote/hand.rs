@@ -18,10 +18,16 @@ const AT_ONCE: usize = 200;
 impl Rooms {
     /// Lets the room's owner store events; they are committed on return. The answer tells the writer and the stream
     /// position of the last one.
-    pub(crate) fn hand_remote<'a>(&'a self, room_id: &'a RoomId, events: Vec<Prepared>, backfilled: bool) -> Boxed<'a, Result<Sent>> {
+    pub(crate) fn hand_remote<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        events: Vec<Prepared>,
+        backfilled: bool,
+    ) -> Boxed<'a, Result<Sent>> {
         Box::pin(async move {
             let last = events.last().ok_or_else(|| Error::internal("no event to be stored"))?.pdu.event_id.clone();
-            let mut sent = Sent { event_id: last, room_id: room_id.to_owned(), stream_ordering: 0, instance: String::new() };
+            let mut sent =
+                Sent { event_id: last, room_id: room_id.to_owned(), stream_ordering: 0, instance: String::new() };
             for part in events.chunks(AT_ONCE) {
                 (sent.stream_ordering, sent.instance) = if self.is_mine(room_id) {
                     (self.store_remote(room_id, part, backfilled).await?, self.cx.instance.to_string())

@@ -5,8 +5,8 @@ use super::{Incoming, Judge, StateAnswer};
 use crate::membership::AUTHORISED_VIA;
 use crate::restricted::is_restricted;
 use crate::{Rooms, Template};
-use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use rules::build::rules_of;
+use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 use types::{Error, InternalMetadata, Pdu, Result, canonical, json::raw};
 
@@ -97,7 +97,13 @@ impl Rooms {
     }
 
     /// Takes a membership event its sender's server has signed. 403 if it is not allowed in the room.
-    pub async fn take_membership(&self, origin: &ServerName, room_id: &RoomId, event: &Value, membership: &str) -> Result<Taken> {
+    pub async fn take_membership(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        event: &Value,
+        membership: &str,
+    ) -> Result<Taken> {
         let version = self.active_room(room_id).await?;
         self.check_server_allowed(room_id, origin).await?;
         let mut event = self.verified(origin, &version, event).await?;
@@ -195,7 +201,11 @@ fn stripped(state: &[Value]) -> Vec<Value> {
     state
         .iter()
         .filter_map(Value::as_object)
-        .map(|e| Value::Object(e.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()))
+        .map(|e| {
+            Value::Object(
+                e.iter().filter(|(k, _)| keys.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            )
+        })
         .collect()
 }
 

@@ -18,8 +18,8 @@ mod staging;
 pub use accept::RemoteRoom;
 pub use answer::{MissingQuestion, StateAnswer};
 pub use joins::{InviteQuestion, Taken};
-pub use rules::Incoming;
 pub(crate) use place::Judge;
+pub use rules::Incoming;
 
 use crate::prepared::{Prepared, Source};
 use rules::AuthEvent;

@@ -3,9 +3,9 @@
 use super::check::{auth_of, by_authority, by_own_account};
 use super::{AUTH_ERROR, Incoming, Known, outlier};
 use crate::Rooms;
-use ruma::{EventId, RoomId, RoomVersionId};
 use rules::AuthEvent;
 use rules::build::rules_of;
+use ruma::{EventId, RoomId, RoomVersionId};
 use slog::info;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,12 @@ impl Rooms {
     /// Stores those events that are not stored yet, each judged by the events it names; what is forbidden is stored
     /// as rejected, what names events nobody has is left out. Answers with all of them that are stored now, and what
     /// authorises them.
-    pub(crate) fn take_outliers<'a>(&'a self, room_id: &'a RoomId, version: &'a RoomVersionId, events: Vec<Incoming>) -> Boxed<'a, Result<Known>> {
+    pub(crate) fn take_outliers<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        version: &'a RoomVersionId,
+        events: Vec<Incoming>,
+    ) -> Boxed<'a, Result<Known>> {
         Box::pin(async move {
             let rules = rules_of(version)?.authorization;
             let mut known = self.authorities_of(&events, &rules).await?;
@@ -46,7 +51,11 @@ impl Rooms {
     }
 
     /// Those of the events, and of what authorises them, that are stored.
-    async fn authorities_of(&self, events: &[Incoming], rules: &ruma::room_version_rules::AuthorizationRules) -> Result<Known> {
+    async fn authorities_of(
+        &self,
+        events: &[Incoming],
+        rules: &ruma::room_version_rules::AuthorizationRules,
+    ) -> Result<Known> {
         let mut ids: HashSet<OwnedEventId> = HashSet::new();
         for event in events {
             ids.insert(event.pdu.event_id.clone());

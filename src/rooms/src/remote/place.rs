@@ -5,9 +5,9 @@ use super::{AUTH_ERROR, Incoming, Known, remote};
 use crate::power::Levels;
 use crate::prepared::Prepared;
 use crate::{Rooms, StateMap};
-use ruma::EventId;
 use rules::AuthEvent;
 use rules::build::rules_of;
+use ruma::EventId;
 use slog::info;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,21 +104,28 @@ impl Rooms {
             let known: Known = stored.into_iter().map(|(id, e)| (id, AuthEvent::new(e))).collect();
             let event = AuthEvent::new(Arc::new(pdu.clone()));
             let here = |kind: &str, key: &str| known.get(before.get(&(kind.to_owned(), key.to_owned()))?).cloned();
-            if let Err(e) = by_own_account(&event, &rules, &known).and_then(|()| rules::auth::check(&event, &rules, here)) {
+            if let Err(e) =
+                by_own_account(&event, &rules, &known).and_then(|()| rules::auth::check(&event, &rules, here))
+            {
                 info!(self.cx.log, "an event is rejected"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
                 pdu.rejected = Some(AUTH_ERROR.to_owned());
                 return Ok(());
             }
             if pdu.kind == "m.room.redaction" && EventFormat::of(&pdu.room_version) != EventFormat::V1 {
-                let state = crate::access::by_key(at_place.iter().filter_map(|id| known.get(id)).map(|e| e.pdu().clone()));
+                let state =
+                    crate::access::by_key(at_place.iter().filter_map(|id| known.get(id)).map(|e| e.pdu().clone()));
                 let levels = Levels::of(&state);
                 pdu.meta.recheck_redaction = levels.of_user(&pdu.sender) < levels.to_redact();
             }
             if judge == Judge::Live {
                 let keys: Vec<(&str, &str)> = types.iter().map(|(k, s)| (k.as_str(), s.as_str())).collect();
                 let current = self.current_events(&pdu.room_id, &keys).await?;
-                let now = |kind: &str, key: &str| current.get(&(kind.to_owned(), key.to_owned())).cloned().map(AuthEvent::new);
-                if !current.is_empty() && let Err(e) = rules::auth::check(&event, &rules, now) {
+                let now = |kind: &str, key: &str| {
+                    current.get(&(kind.to_owned(), key.to_owned())).cloned().map(AuthEvent::new)
+                };
+                if !current.is_empty()
+                    && let Err(e) = rules::auth::check(&event, &rules, now)
+                {
                     info!(self.cx.log, "an event fails softly"; "event" => %pdu.event_id, "room" => %pdu.room_id, "error" => %e);
                     pdu.meta.soft_failed = true;
                 }

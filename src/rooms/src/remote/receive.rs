@@ -19,7 +19,12 @@ const MISSING_LIMIT: u32 = 10;
 
 impl Rooms {
     /// Reads one event and checks its signatures. 403 for wrong ones.
-    pub(crate) async fn verified(&self, origin: &ServerName, version: &RoomVersionId, event: &Value) -> Result<Incoming> {
+    pub(crate) async fn verified(
+        &self,
+        origin: &ServerName,
+        version: &RoomVersionId,
+        event: &Value,
+    ) -> Result<Incoming> {
         // What cannot be an event is refused for what it is.
         rules::incoming::read(&event.to_string(), version, self.cx.now_ms())?;
         let mut read = self.verify_events(version, vec![event.clone()], origin).await?;
@@ -43,7 +48,8 @@ impl Rooms {
     /// Nobody from here is in the room: only that an invite was taken back matters.
     async fn receive_without_room(&self, event: Incoming) -> Result<()> {
         let Incoming { pdu, json, .. } = event;
-        let Some(user) = pdu.state_key.clone().filter(|_| matches!(pdu.membership().as_deref(), Some("leave" | "ban"))) else {
+        let Some(user) = pdu.state_key.clone().filter(|_| matches!(pdu.membership().as_deref(), Some("leave" | "ban")))
+        else {
             return Ok(());
         };
         let Some(known) = self.cx.store.local_membership(&user, pdu.room_id.as_str()).await? else { return Ok(()) };
@@ -52,7 +58,8 @@ impl Rooms {
         }
         let before = self.cx.store.event(&known.event_id).await?;
         // The one who invited may take it back, whatever else the room allows cannot be known here.
-        let related = before.is_some_and(|b| b.sender.server_name() == pdu.sender.server_name() || known.membership == "knock");
+        let related =
+            before.is_some_and(|b| b.sender.server_name() == pdu.sender.server_name() || known.membership == "knock");
         if related {
             let version = pdu.room_version.clone();
             self.accept_membership(&version, pdu, json).await?;
@@ -87,7 +94,8 @@ impl Rooms {
         let store = &self.cx.store;
         let ends: Vec<OwnedEventId> = store.extremities(&pdu.room_id).await?.into_iter().map(|e| e.event_id).collect();
         let path = format!("/_matrix/federation/v1/get_missing_events/{}", fedclient::escape(pdu.room_id.as_str()));
-        let body = json!({"earliest_events": ends, "latest_events": [pdu.event_id], "limit": MISSING_LIMIT, "min_depth": 0});
+        let body =
+            json!({"earliest_events": ends, "latest_events": [pdu.event_id], "limit": MISSING_LIMIT, "min_depth": 0});
         let answer = match self.fed.post(origin.as_str(), &path, &body).await {
             Ok(answer) => answer,
             Err(e) => {
@@ -150,7 +158,12 @@ impl Rooms {
     }
 
     /// Fetches events one by one, and what authorises them as far as it is not stored.
-    fn fetch_with_authority<'a>(&'a self, origin: &'a ServerName, pdu: &'a Pdu, ids: Vec<OwnedEventId>) -> Boxed<'a, Result<Vec<Incoming>>> {
+    fn fetch_with_authority<'a>(
+        &'a self,
+        origin: &'a ServerName,
+        pdu: &'a Pdu,
+        ids: Vec<OwnedEventId>,
+    ) -> Boxed<'a, Result<Vec<Incoming>>> {
         Box::pin(async move {
             let rules = rules::build::rules_of(&pdu.room_version)?.authorization;
             let mut asked: HashSet<OwnedEventId> = HashSet::new();
@@ -175,10 +188,17 @@ impl Rooms {
     }
 
     /// Fetches events (`event`); those that cannot be had are left out.
-    async fn fetch_events(&self, origin: &ServerName, version: &RoomVersionId, ids: &[OwnedEventId]) -> Result<Vec<Incoming>> {
+    async fn fetch_events(
+        &self,
+        origin: &ServerName,
+        version: &RoomVersionId,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Incoming>> {
         let ask = |id: &OwnedEventId| {
             let path = format!("/_matrix/federation/v1/event/{}", fedclient::escape(id.as_str()));
-            async move { self.fed.get(origin.as_str(), &path).await.ok().and_then(|mut a| a["pdus"].get_mut(0).map(Value::take)) }
+            async move {
+                self.fed.get(origin.as_str(), &path).await.ok().and_then(|mut a| a["pdus"].get_mut(0).map(Value::take))
+            }
         };
         let mut events = Vec::with_capacity(ids.len());
         for part in ids.chunks(FEW_MISSING) {
@@ -191,10 +211,16 @@ impl Rooms {
 
     /// The state before an event, where events before it are missing: resolved from what is stored and from what the
     /// other server says the state was at the missing ones.
-    fn state_at_gap<'a>(&'a self, origin: &'a ServerName, pdu: &'a Pdu, missing: &'a Missing) -> Boxed<'a, Result<StateMap>> {
+    fn state_at_gap<'a>(
+        &'a self,
+        origin: &'a ServerName,
+        pdu: &'a Pdu,
+        missing: &'a Missing,
+    ) -> Boxed<'a, Result<StateMap>> {
         Box::pin(async move {
             let store = &self.cx.store;
-            let known: Vec<OwnedEventId> = pdu.prev_events.iter().filter(|id| !missing.prev.contains(id)).cloned().collect();
+            let known: Vec<OwnedEventId> =
+                pdu.prev_events.iter().filter(|id| !missing.prev.contains(id)).cloned().collect();
             let groups: HashSet<i64> = store.groups_of_events(&known).await?.into_values().collect();
             let mut states = Vec::new();
             for group in groups {

@@ -31,7 +31,9 @@ impl Rooms {
                     info!(self.cx.log, "an event is refused"; "event" => %id, "origin" => %origin, "error" => &text);
                     answers.insert(id.to_string(), json!({"error": text}));
                 }
-                Err(e) => info!(self.cx.log, "what another server sent is no event"; "origin" => %origin, "error" => %e),
+                Err(e) => {
+                    info!(self.cx.log, "what another server sent is no event"; "origin" => %origin, "error" => %e)
+                }
             }
         }
         if taken.is_empty() {

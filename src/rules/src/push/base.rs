@@ -101,7 +101,11 @@ fn overrides() -> Vec<PushRule> {
             json!(["notify", quiet, sound("default")]),
         ),
         over(".m.rule.member_event", json!([is("type", "m.room.member")]), json!([])),
-        over(".org.matrix.msc4075.rule.rtc.invite_for_me", json!([rtc, me_mentioned]), json!(["notify", sound("ring")])),
+        over(
+            ".org.matrix.msc4075.rule.rtc.invite_for_me",
+            json!([rtc, me_mentioned]),
+            json!(["notify", sound("ring")]),
+        ),
         over(
             ".org.matrix.msc4075.rule.rtc.invite_for_room",
             json!([rtc, room_mention, room_power]),

@@ -187,7 +187,8 @@ mod tests {
     use serde_json::json;
 
     fn event(kind: &str, content: Value) -> Pdu {
-        let json = json!({"type": kind, "sender": "@a:s", "room_id": "!r:s", "content": content, "origin_server_ts": 1});
+        let json =
+            json!({"type": kind, "sender": "@a:s", "room_id": "!r:s", "content": content, "origin_server_ts": 1});
         Pdu::parse(&json.to_string(), "$e".try_into().unwrap(), &RoomVersionId::V10).unwrap()
     }
 
@@ -215,7 +216,8 @@ mod tests {
     #[test]
     fn mentions_replace_the_search_for_names() {
         let rules = Ruleset::default_rules();
-        let m = event("m.room.message", json!({"msgtype": "m.text", "body": "bob", "m.mentions": {"user_ids": ["@y:s"]}}));
+        let m =
+            event("m.room.message", json!({"msgtype": "m.text", "body": "bob", "m.mentions": {"user_ids": ["@y:s"]}}));
         assert!(!run(&m, 5, &rules, "@bob:s", Some("bob")).unwrap().highlight);
         assert!(run(&m, 5, &rules, "@y:s", None).unwrap().highlight);
     }

@@ -17,16 +17,35 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// Glob on a flattened key, lower-cased; words for `content.body`.
-    EventMatch { key: String, pattern: String },
+    EventMatch {
+        key: String,
+        pattern: String,
+    },
     /// As [`Condition::EventMatch`] with the recipient's id or localpart as the pattern.
-    EventMatchUser { key: String, localpart: bool },
-    PropertyIs { key: String, value: Value },
-    PropertyContains { key: String, value: Value },
+    EventMatchUser {
+        key: String,
+        localpart: bool,
+    },
+    PropertyIs {
+        key: String,
+        value: Value,
+    },
+    PropertyContains {
+        key: String,
+        value: Value,
+    },
     /// The array holds the recipient's id.
-    PropertyContainsUser { key: String },
+    PropertyContainsUser {
+        key: String,
+    },
     ContainsDisplayName,
-    MemberCount { op: Comparison, count: u64 },
-    SenderPower { key: String },
+    MemberCount {
+        op: Comparison,
+        count: u64,
+    },
+    SenderPower {
+        key: String,
+    },
     /// Never matches.
     Unknown,
 }
@@ -205,7 +224,10 @@ impl Ruleset {
                         None if on == rule.enabled => RuleRef::Base(i),
                         changed => {
                             let mut own = match changed {
-                                Some(c) => PushRule { conditions: rule.conditions.clone(), ..PushRule::new(&rule.id, rule.class, &[], &c.actions, true) },
+                                Some(c) => PushRule {
+                                    conditions: rule.conditions.clone(),
+                                    ..PushRule::new(&rule.id, rule.class, &[], &c.actions, true)
+                                },
                                 None => rule.clone(),
                             };
                             own.enabled = on;

@@ -50,17 +50,29 @@ impl<'a> Staged<'a> {
 
 impl Store {
     /// Stores groups and notifications of events that another process will persist.
-    pub fn store_ahead<'a>(&'a self, room_id: &'a RoomId, groups: &'a [NewGroup], events: &'a [&'a NewEvent], now_ms: i64) -> Boxed<'a, Result<()>> {
+    pub fn store_ahead<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        groups: &'a [NewGroup],
+        events: &'a [&'a NewEvent],
+        now_ms: i64,
+    ) -> Boxed<'a, Result<()>> {
         Box::pin(async move {
             let groups = Groups::of(groups.iter().map(|g| (room_id.as_str(), g)));
             let (edges, entries) = (&groups.edges, &groups.entries);
-            let staged = Staged::of(events.iter().flat_map(|e| {
-                e.push.iter().map(move |p| (e.pdu.event_id.as_str(), p, e.push_thread.as_str()))
-            }));
+            let staged = Staged::of(
+                events
+                    .iter()
+                    .flat_map(|e| e.push.iter().map(move |p| (e.pdu.event_id.as_str(), p, e.push_thread.as_str()))),
+            );
             transaction!(self, "store_ahead", |tx| {
                 tx.run(groups::GROUPS, &[&groups.ids, &groups.rooms, &groups.events]).await?;
                 tx.run(groups::EDGES, &[&edges.0, &edges.1]).await?;
-                tx.run(groups::ENTRIES, &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events]).await?;
+                tx.run(
+                    groups::ENTRIES,
+                    &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events],
+                )
+                .await?;
                 match staged.events.is_empty() {
                     true => Ok(()),
                     false => tx.run(STAGE, &staged.params(&now_ms)).await.map(|_| ()),
@@ -91,7 +103,13 @@ impl Store {
     }
 
     /// The row of a room whose events another process will persist.
-    pub async fn store_room(&self, room_id: &RoomId, version: &RoomVersionId, creator: &str, is_public: bool) -> Result<()> {
+    pub async fn store_room(
+        &self,
+        room_id: &RoomId,
+        version: &RoomVersionId,
+        creator: &str,
+        is_public: bool,
+    ) -> Result<()> {
         let sql = "INSERT INTO rooms (room_id, creator, is_public, room_version, has_auth_chain_index)
              VALUES ($1, $2, $3, $4, true)";
         self.db.execute(sql, &[&room_id.as_str(), &creator, &is_public, &version.as_str()]).await.map(|_| ())

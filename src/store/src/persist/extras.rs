@@ -62,8 +62,19 @@ const CACHE_ROWS: &str = "INSERT INTO cache_invalidation_stream_by_instance
     RETURNING stream_id";
 
 pub(super) const STATEMENTS: &[&str] = &[
-    RELATIONS, THREADS, REDACTIONS, REDACT_PUSH, REDACT_RELATIONS, REDACT_THREADS, REJECTIONS, RETENTION, LABELS, EXPIRY,
-    PARTICIPANTS, STAGED, CACHE_ROWS,
+    RELATIONS,
+    THREADS,
+    REDACTIONS,
+    REDACT_PUSH,
+    REDACT_RELATIONS,
+    REDACT_THREADS,
+    REJECTIONS,
+    RETENTION,
+    LABELS,
+    EXPIRY,
+    PARTICIPANTS,
+    STAGED,
+    CACHE_ROWS,
 ];
 
 const LABELS_KEY: &str = "org.matrix.labels";
@@ -202,9 +213,8 @@ async fn labels(conn: &Conn, events: &[&NewEvent]) -> Result<()> {
 
 async fn expiry(conn: &Conn, events: &[&NewEvent]) -> Result<()> {
     let timed = events.iter().filter(|e| !e.pdu.is_state());
-    let (ids, times): (Vec<&str>, Vec<i64>) = timed
-        .filter_map(|e| Some((e.pdu.event_id.as_str(), content(e).get(EXPIRY_KEY)?.as_i64()?)))
-        .unzip();
+    let (ids, times): (Vec<&str>, Vec<i64>) =
+        timed.filter_map(|e| Some((e.pdu.event_id.as_str(), content(e).get(EXPIRY_KEY)?.as_i64()?))).unzip();
     if !ids.is_empty() {
         conn.execute(EXPIRY, &[&ids, &times]).await?;
     }

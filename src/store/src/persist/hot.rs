@@ -131,17 +131,13 @@ async fn insert(store: &Store, conn: &Conn, sql: &str, writes: &[RoomWrite], now
     let txns = transactions(&events);
     let (ext_rooms, ext) = extremities(writes);
     let push = pushes(&events);
-    let rows = conn
-        .query(
-            sql,
-            &[
-                &ids, &rooms, &kinds, &senders, &depths, &times, &has_url, &keys, &metas, &jsons, &formats, &groups,
-                &outliers, &rejected, &store.instance(), &now_ms, &edges.0, &edges.1, &txns.0, &txns.1, &txns.2,
-                &ext_rooms, &ext.0, &ext.1, &search.0, &search.1, &search.2, &push.ids, &push.users, &push.actions,
-                &push.notif, &push.highlight, &push.unread, &push.threads,
-            ],
-        )
-        .await?;
+    #[rustfmt::skip]
+    let rows = conn.query(sql, &[
+        &ids, &rooms, &kinds, &senders, &depths, &times, &has_url, &keys, &metas, &jsons, &formats, &groups, &outliers,
+        &rejected, &store.instance(), &now_ms, &edges.0, &edges.1, &txns.0, &txns.1, &txns.2, &ext_rooms, &ext.0, &ext.1,
+        &search.0, &search.1, &search.2, &push.ids, &push.users, &push.actions, &push.notif, &push.highlight,
+        &push.unread, &push.threads,
+    ]).await?;
     let by_id: HashMap<&str, i64> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
     Ok(ids.iter().filter_map(|id| by_id.get(id).copied()).collect())
 }

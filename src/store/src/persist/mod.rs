@@ -135,8 +135,7 @@ const MANY_CHANGES: usize = 150;
 impl RoomWrite {
     /// Whether the sliding sync row of the room itself changes.
     fn changes_summary(&self) -> bool {
-        !self.abandoned
-            && self.delta.iter().any(|c| c.state_key.is_empty() && SUMMARISED.contains(&c.kind.as_str()))
+        !self.abandoned && self.delta.iter().any(|c| c.state_key.is_empty() && SUMMARISED.contains(&c.kind.as_str()))
     }
 
     /// A write of nothing.
@@ -236,7 +235,9 @@ impl Store {
     /// Prepares a connection for [`Store::write_rooms`].
     pub async fn prepare_writer(&self, conn: &Conn) -> Result<()> {
         conn.prepare(hot::SQL).await?;
-        for sql in state::STATEMENTS.iter().chain(extras::STATEMENTS).chain(remote::STATEMENTS).chain(parted::STATEMENTS) {
+        for sql in
+            state::STATEMENTS.iter().chain(extras::STATEMENTS).chain(remote::STATEMENTS).chain(parted::STATEMENTS)
+        {
             conn.prepare(sql).await?;
         }
         Ok(())
@@ -290,15 +291,10 @@ impl Store {
         Ok(true)
     }
 
-    async fn write_all(
-        &self,
-        conn: &Conn,
-        writes: &mut [RoomWrite],
-        now_ms: i64,
-        flight: &mut InFlight,
-    ) -> Result<()> {
+    async fn write_all(&self, conn: &Conn, writes: &mut [RoomWrite], now_ms: i64, flight: &mut InFlight) -> Result<()> {
         let begin = conn.batch("BEGIN");
-        let (_, ids, ()) = futures::try_join!(begin, hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
+        let (_, ids, ()) =
+            futures::try_join!(begin, hot::run(self, conn, writes, now_ms), state::run_before(conn, writes))?;
         flight.events.allocated(&ids);
         flight.numbered = true;
         number(self, writes, &ids)?;

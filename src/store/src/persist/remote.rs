@@ -56,7 +56,9 @@ pub(super) async fn revive(store: &Store, conn: &Conn, writes: &mut [RoomWrite],
     let names: Vec<&str> = revived.iter().map(|r| r.event.pdu.event_id.as_str()).collect();
     let groups: Vec<i64> = revived.iter().map(|r| r.event.state_group.unwrap_or_default()).collect();
     let at: Vec<i64> = revived.iter().map(|r| r.at).collect();
-    let edges = revived.iter().flat_map(|r| r.event.pdu.prev_events.iter().map(|p| (r.event.pdu.event_id.as_str(), p.as_str())));
+    let edges = revived
+        .iter()
+        .flat_map(|r| r.event.pdu.prev_events.iter().map(|p| (r.event.pdu.event_id.as_str(), p.as_str())));
     let edges: (Vec<&str>, Vec<&str>) = edges.unzip();
     conn.execute(GROUPS_OF, &[&names, &groups]).await?;
     conn.execute(EX_OUTLIERS, &[&store.instance(), &at, &names, &groups]).await?;
@@ -72,7 +74,8 @@ pub(super) async fn run(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Res
     let placed: Vec<(&NewEvent, i64)> = new.chain(revived).filter(|(e, _)| !e.pdu.outlier).collect();
     if !placed.is_empty() {
         let mut prevs: (Vec<&str>, Vec<&str>, Vec<i64>) = Default::default();
-        for (event, stream, prev) in placed.iter().flat_map(|(e, s)| e.pdu.prev_events.iter().map(move |p| (e, *s, p))) {
+        for (event, stream, prev) in placed.iter().flat_map(|(e, s)| e.pdu.prev_events.iter().map(move |p| (e, *s, p)))
+        {
             prevs.0.push(prev.as_str());
             prevs.1.push(event.pdu.room_id.as_str());
             prevs.2.push(stream);

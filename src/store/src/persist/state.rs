@@ -35,13 +35,15 @@ const DELTAS: &str = "INSERT INTO current_state_delta_stream
 const CURRENT_GONE: &str = "DELETE FROM current_state_events c
     USING unnest($1::text[], $2::text[], $3::text[]) AS x(r, t, k)
     WHERE c.room_id = x.r AND c.type = x.t AND c.state_key = x.k";
-const CURRENT: &str = "INSERT INTO current_state_events (room_id, type, state_key, event_id, membership, event_stream_ordering)
+const CURRENT: &str =
+    "INSERT INTO current_state_events (room_id, type, state_key, event_id, membership, event_stream_ordering)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
     ON CONFLICT (room_id, type, state_key) DO UPDATE SET event_id = EXCLUDED.event_id,
         membership = EXCLUDED.membership, event_stream_ordering = EXCLUDED.event_stream_ordering";
 const LOCAL_GONE: &str = "DELETE FROM local_current_membership c
     USING unnest($1::text[], $2::text[]) AS x(r, u) WHERE c.room_id = x.r AND c.user_id = x.u";
-const LOCAL: &str = "INSERT INTO local_current_membership (room_id, user_id, event_id, membership, event_stream_ordering)
+const LOCAL: &str =
+    "INSERT INTO local_current_membership (room_id, user_id, event_id, membership, event_stream_ordering)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
     ON CONFLICT (user_id, room_id) DO UPDATE SET event_id = EXCLUDED.event_id,
         membership = EXCLUDED.membership, event_stream_ordering = EXCLUDED.event_stream_ordering";
@@ -72,18 +74,33 @@ const ABANDON_STATE: &str = "DELETE FROM current_state_events WHERE room_id = AN
 const ABANDON_ROOM: &str = "DELETE FROM sliding_sync_joined_rooms WHERE room_id = ANY($1)";
 
 pub(super) const STATEMENTS: &[&str] = &[
-    groups::GROUPS, groups::EDGES, groups::ENTRIES, STATE_EVENTS, AUTH, CHAINS, LINKS, CHAIN_LATER, ROOMS, DEPTHS, MEMBERSHIPS, DELTAS,
-    CURRENT_GONE, CURRENT, LOCAL_GONE, LOCAL, JOINED_ROOMS, SNAPSHOT_GONE, SNAPSHOTS, ABANDON_DELTA, ABANDON_STATE,
+    groups::GROUPS,
+    groups::EDGES,
+    groups::ENTRIES,
+    STATE_EVENTS,
+    AUTH,
+    CHAINS,
+    LINKS,
+    CHAIN_LATER,
+    ROOMS,
+    DEPTHS,
+    MEMBERSHIPS,
+    DELTAS,
+    CURRENT_GONE,
+    CURRENT,
+    LOCAL_GONE,
+    LOCAL,
+    JOINED_ROOMS,
+    SNAPSHOT_GONE,
+    SNAPSHOTS,
+    ABANDON_DELTA,
+    ABANDON_STATE,
     ABANDON_ROOM,
 ];
 
 /// Nothing here has to be written for it.
 pub(super) fn is_plain(w: &RoomWrite) -> bool {
-    w.new_room.is_none()
-        && w.groups.is_empty()
-        && w.delta.is_empty()
-        && !w.abandoned
-        && !w.has_state()
+    w.new_room.is_none() && w.groups.is_empty() && w.delta.is_empty() && !w.abandoned && !w.has_state()
 }
 
 /// What does not need stream ids; sent along with the hot statement.
@@ -94,8 +111,12 @@ pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> 
         try_join3(
             conn.execute(groups::GROUPS, &[&groups.ids, &groups.rooms, &groups.events]),
             conn.execute(groups::EDGES, &[&edges.0, &edges.1]),
-            conn.execute(groups::ENTRIES, &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events]),
-        ).await?;
+            conn.execute(
+                groups::ENTRIES,
+                &[&entries.groups, &entries.rooms, &entries.kinds, &entries.keys, &entries.events],
+            ),
+        )
+        .await?;
     }
     let new: Vec<_> = writes.iter().filter_map(|w| Some((w.room_id.as_str(), w.new_room.as_ref()?))).collect();
     if !new.is_empty() {
@@ -103,10 +124,8 @@ pub(super) async fn run_before(conn: &Conn, writes: &[RoomWrite]) -> Result<()> 
         let creators: Vec<&str> = new.iter().map(|(_, n)| n.creator.as_str()).collect();
         let public: Vec<bool> = new.iter().map(|(_, n)| n.is_public).collect();
         let versions: Vec<&str> = new.iter().map(|(_, n)| n.version.as_str()).collect();
-        try_join(
-            conn.execute(ROOMS, &[&rooms, &creators, &public, &versions]),
-            conn.execute(DEPTHS, &[&rooms]),
-        ).await?;
+        try_join(conn.execute(ROOMS, &[&rooms, &creators, &public, &versions]), conn.execute(DEPTHS, &[&rooms]))
+            .await?;
     }
     Ok(())
 }
@@ -149,7 +168,8 @@ async fn state_events(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
     try_join(
         conn.execute(STATE_EVENTS, &[&ids, &rooms, &kinds, &keys]),
         conn.execute(AUTH, &[&auth.0, &auth.1, &auth.2]),
-    ).await?;
+    )
+    .await?;
     Ok(())
 }
 
@@ -174,7 +194,8 @@ async fn chain_places(conn: &Conn, writes: &[RoomWrite]) -> Result<()> {
         try_join(
             conn.execute(CHAINS, &[&ids, &chains, &sequences]),
             conn.execute(LINKS, &[&links[0], &links[1], &links[2], &links[3]]),
-        ).await?;
+        )
+        .await?;
     }
     Ok(())
 }
@@ -282,7 +303,8 @@ async fn current_state(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
         conn.execute(DELTAS, &[&ids, &store.instance(), &rooms, &kinds, &keys, &new, &old]),
         when(!gone.rooms.is_empty(), conn.execute(CURRENT_GONE, &[&gone.rooms, &gone.kinds, &gone.keys])),
         conn.execute(CURRENT, &[&set.rooms, &set.kinds, &set.keys, &events, &memberships, &streams]),
-    ).await?;
+    )
+    .await?;
     Ok(())
 }
 
@@ -313,7 +335,8 @@ async fn local_members(store: &Store, conn: &Conn, writes: &[RoomWrite]) -> Resu
         when(!gone.is_empty(), conn.execute(LOCAL_GONE, &[&rooms, &users])),
         when(!gone.is_empty(), conn.execute(SNAPSHOT_GONE, &[&rooms, &users])),
         set_local(conn, &set),
-    ).await?;
+    )
+    .await?;
     Ok(())
 }
 
@@ -341,9 +364,23 @@ pub(super) async fn set_local(conn: &Conn, set: &[(&Arc<Pdu>, &RoomSummary, bool
         conn.execute(LOCAL, &[&rooms, &users, &ids, &kinds, &orders]),
         conn.execute(
             SNAPSHOTS,
-            &[&rooms, &users, &senders, &ids, &kinds, &orders, &writers, &types, &names, &encrypted, &successors, &known],
+            &[
+                &rooms,
+                &users,
+                &senders,
+                &ids,
+                &kinds,
+                &orders,
+                &writers,
+                &types,
+                &names,
+                &encrypted,
+                &successors,
+                &known,
+            ],
         ),
-    ).await?;
+    )
+    .await?;
     Ok(())
 }
 

@@ -162,9 +162,9 @@ fn rarer(stream: Stream) -> Vec<Select> {
                 event_id: r.get(3),
             })]
         }
-        Stream::UnPartialStatedRoom => vec![table("room_id", "un_partial_stated_room_stream", |r| {
-            Row::UnPartialStatedRoom { room_id: r.get(1) }
-        })],
+        Stream::UnPartialStatedRoom => {
+            vec![table("room_id", "un_partial_stated_room_stream", |r| Row::UnPartialStatedRoom { room_id: r.get(1) })]
+        }
         Stream::UnPartialStatedEvent => {
             vec![table("event_id, rejection_status_changed", "un_partial_stated_event_stream", |r| {
                 Row::UnPartialStatedEvent { event_id: r.get(1), rejection_changed: r.get(2) }

@@ -21,7 +21,12 @@ impl Streams {
         for stream in Stream::ALL {
             let writers = writers(stream);
             let position = load_position(&db, stream, instance, &writers, &saved).await?;
-            states.push(State { position: Mutex::new(position), moved: Notify::new(), unsaved: Notify::new(), writers });
+            states.push(State {
+                position: Mutex::new(position),
+                moved: Notify::new(),
+                unsaved: Notify::new(),
+                writers,
+            });
         }
         let instance_ids = instance_ids(&db, &states).await?;
         let [bus, announcements] = [(); 2].map(|()| broadcast::channel(super::BUS_CAPACITY).0);
@@ -55,13 +60,7 @@ async fn saved_positions(db: &Db) -> Result<Saved> {
     Ok(saved)
 }
 
-async fn load_position(
-    db: &Db,
-    stream: Stream,
-    me: &str,
-    writers: &[String],
-    saved: &Saved,
-) -> Result<Position> {
+async fn load_position(db: &Db, stream: Stream, me: &str, writers: &[String], saved: &Saved) -> Result<Position> {
     let d = stream.definition();
     let writes = stream == Stream::Caches || writers.iter().any(|w| w == me);
     let Some(sequence) = d.sequence else {

@@ -134,7 +134,8 @@ impl Position {
     }
 
     fn advance_own(&mut self) {
-        let bound = self.unfinished.first().map(|i| i - 1).into_iter().chain(self.requests.keys().next().copied()).min();
+        let bound =
+            self.unfinished.first().map(|i| i - 1).into_iter().chain(self.requests.keys().next().copied()).min();
         let reached = match bound {
             None => self.finished.last().copied(),
             Some(b) => self.finished.range(..=b).next_back().copied(),

@@ -8,8 +8,15 @@ use serde_json::{Value, json};
 pub enum Row {
     Event(EventRow),
     /// `event_id` None: the state was removed.
-    State { room_id: String, kind: String, state_key: String, event_id: Option<String> },
-    StateAll { room_id: String },
+    State {
+        room_id: String,
+        kind: String,
+        state_key: String,
+        event_id: Option<String>,
+    },
+    StateAll {
+        room_id: String,
+    },
     Backfill {
         event_id: String,
         room_id: String,
@@ -19,9 +26,15 @@ pub enum Row {
         relates_to: Option<String>,
     },
     Presence(PresenceRow),
-    PresenceFederation { destination: String, user_id: String },
+    PresenceFederation {
+        destination: String,
+        user_id: String,
+    },
     /// The full list of who is typing in the room.
-    Typing { room_id: String, user_ids: Vec<String> },
+    Typing {
+        room_id: String,
+        user_ids: Vec<String>,
+    },
     Receipt {
         room_id: String,
         receipt_type: String,
@@ -30,22 +43,63 @@ pub enum Row {
         thread_id: Option<String>,
         data: Value,
     },
-    PushRules { user_id: String },
-    Pusher { user_id: String, app_id: String, pushkey: String, deleted: bool },
+    PushRules {
+        user_id: String,
+    },
+    Pusher {
+        user_id: String,
+        app_id: String,
+        pushkey: String,
+        deleted: bool,
+    },
     /// `keys` None: the whole cache.
-    Cache { name: String, keys: Option<Vec<String>>, at_ms: i64 },
-    DeviceList { user_id: String, is_signature: bool, hosts_calculated: bool },
+    Cache {
+        name: String,
+        keys: Option<Vec<String>>,
+        at_ms: i64,
+    },
+    DeviceList {
+        user_id: String,
+        is_signature: bool,
+        hosts_calculated: bool,
+    },
     /// A user id or a destination server.
-    ToDevice { entity: String },
+    ToDevice {
+        entity: String,
+    },
     /// `["pd"|"k"|"e", …]`, kept as it is.
     Federation(Value),
-    AccountData { user_id: String, room_id: Option<String>, kind: String },
-    ProfileUpdate { user_id: String, action: String, fields: Option<Vec<String>> },
-    StickyEvent { room_id: String, event_id: String },
-    ThreadSubscription { user_id: String, room_id: String, event_id: String },
-    UnPartialStatedRoom { room_id: String },
-    UnPartialStatedEvent { event_id: String, rejection_changed: bool },
-    QuarantinedMedia { origin: Option<String>, media_id: String, quarantined: bool },
+    AccountData {
+        user_id: String,
+        room_id: Option<String>,
+        kind: String,
+    },
+    ProfileUpdate {
+        user_id: String,
+        action: String,
+        fields: Option<Vec<String>>,
+    },
+    StickyEvent {
+        room_id: String,
+        event_id: String,
+    },
+    ThreadSubscription {
+        user_id: String,
+        room_id: String,
+        event_id: String,
+    },
+    UnPartialStatedRoom {
+        room_id: String,
+    },
+    UnPartialStatedEvent {
+        event_id: String,
+        rejection_changed: bool,
+    },
+    QuarantinedMedia {
+        origin: Option<String>,
+        media_id: String,
+        quarantined: bool,
+    },
 }
 
 /// An `ev` row of the events stream.
@@ -78,9 +132,20 @@ impl Row {
     /// The JSON array of an RDATA line.
     pub fn to_wire(&self) -> Value {
         match self {
-            Row::Event(e) => json!(["ev", [
-                e.event_id, e.room_id, e.kind, e.state_key, e.redacts, e.relates_to, e.membership, e.rejected, e.outlier
-            ]]),
+            Row::Event(e) => json!([
+                "ev",
+                [
+                    e.event_id,
+                    e.room_id,
+                    e.kind,
+                    e.state_key,
+                    e.redacts,
+                    e.relates_to,
+                    e.membership,
+                    e.rejected,
+                    e.outlier
+                ]
+            ]),
             Row::State { room_id, kind, state_key, event_id } => json!(["state", [room_id, kind, state_key, event_id]]),
             Row::StateAll { room_id } => json!(["state-all", [room_id]]),
             Row::Backfill { event_id, room_id, kind, state_key, redacts, relates_to } => {
@@ -159,20 +224,13 @@ impl Row {
                 data: f.0.next()?,
             },
             Stream::PushRules => Row::PushRules { user_id: f.string()? },
-            Stream::Pushers => Row::Pusher {
-                user_id: f.string()?,
-                app_id: f.string()?,
-                pushkey: f.string()?,
-                deleted: f.truth(),
-            },
-            Stream::Caches => {
-                Row::Cache { name: f.string()?, keys: f.strings(), at_ms: f.int().unwrap_or_default() }
+            Stream::Pushers => {
+                Row::Pusher { user_id: f.string()?, app_id: f.string()?, pushkey: f.string()?, deleted: f.truth() }
             }
-            Stream::DeviceLists => Row::DeviceList {
-                user_id: f.string()?,
-                is_signature: f.truth(),
-                hosts_calculated: f.truth(),
-            },
+            Stream::Caches => Row::Cache { name: f.string()?, keys: f.strings(), at_ms: f.int().unwrap_or_default() },
+            Stream::DeviceLists => {
+                Row::DeviceList { user_id: f.string()?, is_signature: f.truth(), hosts_calculated: f.truth() }
+            }
             Stream::ToDevice => Row::ToDevice { entity: f.string()? },
             Stream::AccountData => Row::AccountData { user_id: f.string()?, room_id: f.optional(), kind: f.string()? },
             rarer => return Self::rarer_from_wire(rarer, f),
@@ -212,12 +270,9 @@ impl Row {
                 rejected: f.truth(),
                 outlier: f.truth(),
             }),
-            "state" => Row::State {
-                room_id: f.string()?,
-                kind: f.string()?,
-                state_key: f.string()?,
-                event_id: f.optional(),
-            },
+            "state" => {
+                Row::State { room_id: f.string()?, kind: f.string()?, state_key: f.string()?, event_id: f.optional() }
+            }
             "state-all" => Row::StateAll { room_id: f.string()? },
             _ => return None,
         })

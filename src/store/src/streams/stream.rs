@@ -52,7 +52,6 @@ const fn src(table: &'static str, id: &'static str, instance: &'static str) -> S
     Source { table, id, instance }
 }
 
-
 const fn db(
     name: &'static str,
     positions: &'static str,

@@ -67,7 +67,13 @@ impl Sync {
         now
     }
 
-    async fn events_between(&self, rq: &StreamRequest, from: &StreamToken, rooms: &[String], peeking: bool) -> Result<Stream> {
+    async fn events_between(
+        &self,
+        rq: &StreamRequest,
+        from: &StreamToken,
+        rooms: &[String],
+        peeking: bool,
+    ) -> Result<Stream> {
         let user = rq.who.user_id.as_str();
         let now = self.now();
         let mut end = StreamToken {
@@ -122,7 +128,8 @@ impl Sync {
             ids.extend(found.events.into_iter().map(|(id, _)| id));
         }
         let ids: Vec<OwnedEventId> = ids.into_iter().collect();
-        let mut events: Vec<Arc<Pdu>> = store.events(&ids).await?.into_values().filter(|e| e.rejected.is_none()).collect();
+        let mut events: Vec<Arc<Pdu>> =
+            store.events(&ids).await?.into_values().filter(|e| e.rejected.is_none()).collect();
         events.sort_by_key(|e| e.stream());
         if rq.limit > 0 && events.len() > rq.limit {
             events.truncate(rq.limit);
@@ -143,7 +150,9 @@ impl Sync {
             out.push(json!({"type": kind, "content": content}));
         }
         for (room, data) in store.room_account_data_since(user, Some(since)).await? {
-            out.extend(data.into_iter().map(|(kind, content)| json!({"type": kind, "content": content, "room_id": room})));
+            out.extend(
+                data.into_iter().map(|(kind, content)| json!({"type": kind, "content": content, "room_id": room})),
+            );
         }
         Ok(out)
     }

@@ -74,7 +74,8 @@ impl Sync {
             let visibility = if public.contains(&room.room_id) { "public" } else { "private" };
             let mut entry = json!({"room_id": room.room_id, "membership": room.membership, "visibility": visibility});
             if let Some(invite) = invites.get(&room.event_id) {
-                let event = self.rooms.render_event(&Visible::unchecked(invite.clone()), &Bundles::new(), plain).await?;
+                let event =
+                    self.rooms.render_event(&Visible::unchecked(invite.clone()), &Bundles::new(), plain).await?;
                 entry["inviter"] = room.sender.as_str().into();
                 entry["invite"] = serde_json::from_str(event.get())?;
             }
@@ -86,8 +87,7 @@ impl Sync {
             shown.push(entry);
         }
         let global = store.global_account_data_since(user, None).await?;
-        let joined: Vec<&str> =
-            rooms.iter().filter(|r| r.membership == "join").map(|r| r.room_id.as_str()).collect();
+        let joined: Vec<&str> = rooms.iter().filter(|r| r.membership == "join").map(|r| r.room_id.as_str()).collect();
         let receipts = self.receipts_since(user, &joined, None, &now.receipts).await?;
         let receipts: Vec<Value> = receipts.into_iter().map(|(room, e)| in_room(e, &room)).collect();
         Ok(json!({

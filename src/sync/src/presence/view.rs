@@ -115,7 +115,14 @@ mod tests {
         let view = View::new(10, vec![]);
         assert_eq!(view.changed_since(9), None);
         let row = Row::Presence(PresenceRow { state: "online".into(), ..offline("@a:b") });
-        let update = Update { stream: Stream::Presence, instance: "w".into(), previous: 10, token: 12, rows: vec![row], local: false };
+        let update = Update {
+            stream: Stream::Presence,
+            instance: "w".into(),
+            previous: 10,
+            token: 12,
+            rows: vec![row],
+            local: false,
+        };
         view.apply(&update);
         assert_eq!(view.changed_since(10).unwrap(), HashSet::from(["@a:b".to_owned()]));
         assert_eq!(view.changed_since(12).unwrap(), HashSet::new());

@@ -50,7 +50,8 @@ impl Writer {
     pub fn start(&self, active: &[PresenceRow]) {
         let mut books = lock(&self.books);
         for p in active {
-            let device = Device { state: p.state.clone(), last_active: p.last_active_ts, last_sync: p.last_user_sync_ts };
+            let device =
+                Device { state: p.state.clone(), last_active: p.last_active_ts, last_sync: p.last_user_sync_ts };
             books.devices.entry(p.user_id.clone()).or_default().entry(None).or_insert(device);
             books.current.entry(p.user_id.clone()).or_insert_with(|| p.clone());
         }
@@ -157,12 +158,17 @@ impl Sync {
         if !self.cx.config.presence.track {
             return Ok(());
         }
-        let pushed = content.get("push").and_then(Value::as_array).ok_or_else(|| Error::bad_json("m.presence: push must be a list"))?;
+        let pushed = content
+            .get("push")
+            .and_then(Value::as_array)
+            .ok_or_else(|| Error::bad_json("m.presence: push must be a list"))?;
         let now = self.cx.now_ms();
         let mut new = Vec::new();
         for push in pushed {
             let (Some(user_id), Some(state)) = (push["user_id"].as_str(), push["presence"].as_str()) else { continue };
-            if user_id.split_once(':').is_none_or(|(_, server)| server != origin) || super::check_state(state, true).is_err() {
+            if user_id.split_once(':').is_none_or(|(_, server)| server != origin)
+                || super::check_state(state, true).is_err()
+            {
                 continue;
             }
             self.know(user_id).await?;
@@ -289,7 +295,8 @@ impl Sync {
                 for state in view.books.current.values().filter(|s| s.state != "offline") {
                     let mut none = Devices::new();
                     let devices = view.books.devices.get_mut(&state.user_id).unwrap_or(&mut none);
-                    let new = machine::time_out(state, self.is_local(&state.user_id), &syncing, devices, now, &settings);
+                    let new =
+                        machine::time_out(state, self.is_local(&state.user_id), &syncing, devices, now, &settings);
                     view.new.extend(new);
                 }
                 view.books.devices.retain(|_, devices| !devices.is_empty());

@@ -39,8 +39,8 @@ impl Pass<'_> {
 
     /// With presence switched off what was not sent before is still sent, so that nobody stays online for ever.
     pub(super) fn wants_presence(&self) -> bool {
-        let enabled = self.sync.cx.config.presence.enabled
-            || self.since.is_some_and(|s| s.presence < self.now.presence);
+        let enabled =
+            self.sync.cx.config.presence.enabled || self.since.is_some_and(|s| s.presence < self.now.presence);
         enabled && !self.rq.filter.presence.refuses_everything()
     }
 
@@ -129,8 +129,11 @@ impl Pass<'_> {
         if nothing_moved && since.device_lists == self.now.device_lists {
             return Ok(());
         }
-        let found =
-            self.sync.devices.device_list_changes(self.user, &moves, &since.device_lists, &self.now.device_lists).await?;
+        let found = self
+            .sync
+            .devices
+            .device_list_changes(self.user, &moves, &since.device_lists, &self.now.device_lists)
+            .await?;
         let list = |users: BTreeSet<String>| users.into_iter().collect();
         answer.device_lists = DeviceLists { changed: list(found.changed), left: list(found.left) };
         Ok(())

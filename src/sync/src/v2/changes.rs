@@ -67,7 +67,10 @@ impl Pass<'_> {
             .joined
             .iter()
             .filter(|r| {
-                self.rq.full_state || extras.has(r) || newly.contains(r) || store.changed.rooms.since(r, since_room.stream)
+                self.rq.full_state
+                    || extras.has(r)
+                    || newly.contains(r)
+                    || store.changed.rooms.since(r, since_room.stream)
             })
             .collect();
         let changed: Vec<&String> =

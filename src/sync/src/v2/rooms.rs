@@ -96,7 +96,9 @@ pub(super) struct Extras {
 impl Extras {
     /// Whether there is anything but events for a room.
     pub fn has(&self, room_id: &str) -> bool {
-        self.account_data.contains_key(room_id) || self.tags.contains_key(room_id) || self.ephemeral.contains_key(room_id)
+        self.account_data.contains_key(room_id)
+            || self.tags.contains_key(room_id)
+            || self.ephemeral.contains_key(room_id)
     }
 }
 
@@ -137,10 +139,16 @@ impl Pass<'_> {
         let told = self.told(&entries, newly_joined, newly_left).await?;
         self.show(entries, answer).await?;
         for invite in invited {
-            answer.rooms.invite.insert(invite.room_id.to_string(), Invited { invite_state: stripped(&invite, "invite_room_state")? });
+            answer
+                .rooms
+                .invite
+                .insert(invite.room_id.to_string(), Invited { invite_state: stripped(&invite, "invite_room_state")? });
         }
         for knock in knocked {
-            answer.rooms.knock.insert(knock.room_id.to_string(), Knocked { knock_state: stripped(&knock, "knock_room_state")? });
+            answer
+                .rooms
+                .knock
+                .insert(knock.room_id.to_string(), Knocked { knock_state: stripped(&knock, "knock_room_state")? });
         }
         Ok(told)
     }
@@ -164,8 +172,7 @@ impl Pass<'_> {
             }
         }
         if !filter.ephemeral.refuses_everything() {
-            let (typing, at) =
-                self.sync.live.typing.since(self.since.map_or(0, |s| s.typing), &self.joined);
+            let (typing, at) = self.sync.live.typing.since(self.since.map_or(0, |s| s.typing), &self.joined);
             self.now.typing = at;
             for (room, event) in typing {
                 extras.ephemeral.entry(room).or_default().push(event);
@@ -192,8 +199,7 @@ impl Pass<'_> {
         if entry.joined && filter.wants_room(&filter.ephemeral, room) {
             let events = extras.ephemeral.remove(room).unwrap_or_default();
             let kind = |e: &Value| e["type"].as_str().unwrap_or_default().to_owned();
-            entry.ephemeral =
-                events.into_iter().filter(|e| allows_entry(&filter.ephemeral, &kind(e), None)).collect();
+            entry.ephemeral = events.into_iter().filter(|e| allows_entry(&filter.ephemeral, &kind(e), None)).collect();
         }
     }
 
@@ -245,16 +251,22 @@ impl Pass<'_> {
             let timeline = take(entry.timeline.len());
             let state = State { ready: entry.ready, events: take(entry.state.len()) };
             let is_worth = self.rq.full_state
-                || !(timeline.is_empty() && state.is_empty() && entry.account_data.is_empty() && entry.ephemeral.is_empty());
+                || !(timeline.is_empty()
+                    && state.is_empty()
+                    && entry.account_data.is_empty()
+                    && entry.ephemeral.is_empty());
             if !is_worth {
                 continue;
             }
             let counts = counts.get(&entry.room_id);
-            let (state, state_after) =
-                if self.rq.use_state_after { (None, Some(state)) } else { (Some(state), None) };
+            let (state, state_after) = if self.rq.use_state_after { (None, Some(state)) } else { (Some(state), None) };
             let joined = entry.joined.then(|| self.joined_parts(entry.ephemeral, entry.summary, counts));
             let room = Room {
-                timeline: Timeline { events: timeline, prev_batch: entry.prev_batch.to_string(), limited: entry.limited },
+                timeline: Timeline {
+                    events: timeline,
+                    prev_batch: entry.prev_batch.to_string(),
+                    limited: entry.limited,
+                },
                 state,
                 state_after,
                 account_data: Events { events: entry.account_data },
@@ -272,7 +284,8 @@ impl Pass<'_> {
         summary: Option<Summary>,
         counts: Option<&Arc<store::unread::RoomCounts>>,
     ) -> JoinedParts {
-        let unread = |c: &store::unread::Counts| Unread { notification_count: c.notifications, highlight_count: c.highlights };
+        let unread =
+            |c: &store::unread::Counts| Unread { notification_count: c.notifications, highlight_count: c.highlights };
         let by_thread = self.rq.filter.timeline.unread_thread_notifications;
         let mut parts = JoinedParts { ephemeral: Events { events: ephemeral }, summary, ..JoinedParts::default() };
         let total = counts.map(|c| if by_thread { c.main } else { c.total() }).unwrap_or_default();

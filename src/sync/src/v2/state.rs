@@ -126,7 +126,11 @@ impl Pass<'_> {
                 entry.ready = Some(Ready { state: state.clone(), except, now_ms });
                 continue;
             }
-            let end = if entry.joined { current.get(&entry.room_id) } else { ends.get(&entry.room_id).and_then(|e| states.get(e)) };
+            let end = if entry.joined {
+                current.get(&entry.room_id)
+            } else {
+                ends.get(&entry.room_id).and_then(|e| states.get(e))
+            };
             let changes = deltas.remove(&entry.room_id).unwrap_or_default();
             let mut delta = self.delta(entry, plan, end, &states, changes);
             if plan.members.is_some() && !self.rq.filter.state.include_redundant_members {
@@ -142,9 +146,8 @@ impl Pass<'_> {
     /// The last event of each room the client knows of.
     async fn last_known(&self, entries: &[Entry]) -> Result<HashMap<String, OwnedEventId>> {
         let incremental = entries.iter().filter(|e| !e.full_state && !e.out_of_band && !self.rq.use_state_after);
-        let tokens: Vec<(&str, MultiToken)> = incremental
-            .filter_map(|e| Some((e.room_id.as_str(), live(&e.since.as_ref()?.room))))
-            .collect();
+        let tokens: Vec<(&str, MultiToken)> =
+            incremental.filter_map(|e| Some((e.room_id.as_str(), live(&e.since.as_ref()?.room)))).collect();
         let rooms: Vec<(&str, &MultiToken)> = tokens.iter().map(|(r, t)| (*r, t)).collect();
         self.sync.cx.store.last_events_before(&rooms).await
     }
@@ -350,7 +353,10 @@ mod tests {
         let start = HashMap::from([(&name, &n1), (&join, &j1)]);
         let end = HashMap::from([(&name, &n2), (&topic, &t1), (&join, &j1)]);
         let all = difference(&contained, &start, &end, &HashMap::new(), false);
-        assert_eq!(all, HashMap::from([(name.clone(), n1.clone()), (topic.clone(), t1.clone()), (join.clone(), j1.clone())]));
+        assert_eq!(
+            all,
+            HashMap::from([(name.clone(), n1.clone()), (topic.clone(), t1.clone()), (join.clone(), j1.clone())])
+        );
         let previous = HashMap::from([(&name, &n1), (&join, &j1)]);
         let some = difference(&contained, &start, &end, &previous, false);
         assert_eq!(some, HashMap::from([(topic.clone(), t1.clone())]));

@@ -45,11 +45,8 @@ impl Pass<'_> {
         for i in due {
             let entry = &mut entries[i];
             let Some(found) = summaries.get(&entry.room_id) else { continue };
-            let mut summary = Summary {
-                heroes: None,
-                joined: Some(found.count("join")),
-                invited: Some(found.count("invite")),
-            };
+            let mut summary =
+                Summary { heroes: None, joined: Some(found.count("join")), invited: Some(found.count("invite")) };
             if !named.contains(&entry.room_id) {
                 let heroes = heroes(found, self.user);
                 summary.heroes = Some(heroes.iter().map(|(u, _)| (*u).to_owned()).collect());

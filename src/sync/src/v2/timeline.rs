@@ -102,7 +102,8 @@ impl Pass<'_> {
     async fn add_older(&self, entries: &mut [Entry], pages: Vec<(usize, &[(OwnedEventId, i64)])>) -> Result<()> {
         let ids: Vec<&OwnedEventId> = pages.iter().flat_map(|(_, page)| page.iter().map(|(id, _)| id)).collect();
         let events = self.sync.cx.store.events(&ids).await?;
-        let oldest_first = |page: &[(OwnedEventId, i64)]| page.iter().rev().filter_map(|(id, _)| events.get(id).cloned()).collect();
+        let oldest_first =
+            |page: &[(OwnedEventId, i64)]| page.iter().rev().filter_map(|(id, _)| events.get(id).cloned()).collect();
         let pages = pages.into_iter().map(|(i, page)| (i, oldest_first(page))).collect();
         for (i, mut older) in self.visible(pages).await? {
             older.append(&mut entries[i].timeline);
