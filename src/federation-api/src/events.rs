@@ -9,17 +9,16 @@ use types::{Error, OwnedEventId, OwnedServerName, Result};
 
 /// Routes of this chapter.
 pub fn routes() -> Vec<Route<App>> {
-    let v1 = |method, name, path| route(method, name, path);
     vec![
-        v1("GET", "FederationEventServlet", "/_matrix/federation/v1/event/{event_id}").server(event),
-        v1("GET", "FederationStateV1Servlet", "/_matrix/federation/v1/state/{room_id}").server(state),
-        v1("GET", "FederationStateIdsServlet", "/_matrix/federation/v1/state_ids/{room_id}").server(state_ids),
-        v1("GET", "FederationBackfillServlet", "/_matrix/federation/v1/backfill/{room_id}").server(backfill),
-        v1("POST", "FederationGetMissingEventsServlet", "/_matrix/federation/v1/get_missing_events/{room_id}")
+        route("GET", "FederationEventServlet", "/_matrix/federation/v1/event/{event_id}").server(event),
+        route("GET", "FederationStateV1Servlet", "/_matrix/federation/v1/state/{room_id}").server(state),
+        route("GET", "FederationStateIdsServlet", "/_matrix/federation/v1/state_ids/{room_id}").server(state_ids),
+        route("GET", "FederationBackfillServlet", "/_matrix/federation/v1/backfill/{room_id}").server(backfill),
+        route("POST", "FederationGetMissingEventsServlet", "/_matrix/federation/v1/get_missing_events/{room_id}")
             .server(missing),
-        v1("GET", "FederationEventAuthServlet", "/_matrix/federation/v1/event_auth/{room_id}/{event_id}")
+        route("GET", "FederationEventAuthServlet", "/_matrix/federation/v1/event_auth/{room_id}/{event_id}")
             .server(event_auth),
-        v1("GET", "FederationTimestampLookupServlet", "/_matrix/federation/v1/timestamp_to_event/{room_id}")
+        route("GET", "FederationTimestampLookupServlet", "/_matrix/federation/v1/timestamp_to_event/{room_id}")
             .server(near),
     ]
 }

@@ -9,26 +9,26 @@ use types::{Error, OwnedServerName, Result, RoomVersionId};
 
 /// Routes of this chapter.
 pub fn routes() -> Vec<Route<App>> {
-    let v1 = |method, name, path| route(method, name, path);
     vec![
-        v1("GET", "FederationMakeJoinServlet", "/_matrix/federation/v1/make_join/{room_id}/{user_id}")
+        route("GET", "FederationMakeJoinServlet", "/_matrix/federation/v1/make_join/{room_id}/{user_id}")
             .server(make_join),
-        v1("GET", "FederationMakeLeaveServlet", "/_matrix/federation/v1/make_leave/{room_id}/{user_id}")
+        route("GET", "FederationMakeLeaveServlet", "/_matrix/federation/v1/make_leave/{room_id}/{user_id}")
             .server(make_leave),
-        v1("GET", "FederationMakeKnockServlet", "/_matrix/federation/v1/make_knock/{room_id}/{user_id}")
+        route("GET", "FederationMakeKnockServlet", "/_matrix/federation/v1/make_knock/{room_id}/{user_id}")
             .server(make_knock),
-        v1("PUT", "FederationV1SendJoinServlet", "/_matrix/federation/v1/send_join/{room_id}/{event_id}")
+        route("PUT", "FederationV1SendJoinServlet", "/_matrix/federation/v1/send_join/{room_id}/{event_id}")
             .server(send_join_v1),
-        v1("PUT", "FederationV2SendJoinServlet", "/_matrix/federation/v2/send_join/{room_id}/{event_id}")
+        route("PUT", "FederationV2SendJoinServlet", "/_matrix/federation/v2/send_join/{room_id}/{event_id}")
             .server(send_join),
-        v1("PUT", "FederationV1SendLeaveServlet", "/_matrix/federation/v1/send_leave/{room_id}/{event_id}")
+        route("PUT", "FederationV1SendLeaveServlet", "/_matrix/federation/v1/send_leave/{room_id}/{event_id}")
             .server(send_leave_v1),
-        v1("PUT", "FederationV2SendLeaveServlet", "/_matrix/federation/v2/send_leave/{room_id}/{event_id}")
+        route("PUT", "FederationV2SendLeaveServlet", "/_matrix/federation/v2/send_leave/{room_id}/{event_id}")
             .server(send_leave),
-        v1("PUT", "FederationV1SendKnockServlet", "/_matrix/federation/v1/send_knock/{room_id}/{event_id}")
+        route("PUT", "FederationV1SendKnockServlet", "/_matrix/federation/v1/send_knock/{room_id}/{event_id}")
             .server(send_knock),
-        v1("PUT", "FederationV1InviteServlet", "/_matrix/federation/v1/invite/{room_id}/{event_id}").server(invite_v1),
-        v1("PUT", "FederationV2InviteServlet", "/_matrix/federation/v2/invite/{room_id}/{event_id}").server(invite),
+        route("PUT", "FederationV1InviteServlet", "/_matrix/federation/v1/invite/{room_id}/{event_id}")
+            .server(invite_v1),
+        route("PUT", "FederationV2InviteServlet", "/_matrix/federation/v2/invite/{room_id}/{event_id}").server(invite),
     ]
 }
 

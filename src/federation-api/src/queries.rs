@@ -12,19 +12,19 @@ use types::{Error, OwnedRoomAliasId, OwnedServerName, OwnedUserId, Result};
 
 /// Routes of this chapter.
 pub fn routes() -> Vec<Route<App>> {
-    let v1 = |method, name, path| route(method, name, path);
     let public = "/_matrix/federation/v1/publicRooms";
     vec![
-        v1("GET", "FederationQueryServlet", "/_matrix/federation/v1/query/{query_type}").server(query),
-        v1("GET", "PublicRoomList", public).server(public_rooms),
-        v1("POST", "PublicRoomList", public).server(search_rooms),
-        v1("GET", "FederationRoomHierarchyServlet", "/_matrix/federation/v1/hierarchy/{room_id}").server(hierarchy),
-        v1("GET", "RoomComplexityServlet", "/_matrix/federation/unstable/rooms/{room_id}/complexity")
+        route("GET", "FederationQueryServlet", "/_matrix/federation/v1/query/{query_type}").server(query),
+        route("GET", "PublicRoomList", public).server(public_rooms),
+        route("POST", "PublicRoomList", public).server(search_rooms),
+        route("GET", "FederationRoomHierarchyServlet", "/_matrix/federation/v1/hierarchy/{room_id}").server(hierarchy),
+        route("GET", "RoomComplexityServlet", "/_matrix/federation/unstable/rooms/{room_id}/complexity")
             .server(complexity),
-        v1("GET", "FederationVersionServlet", "/_matrix/federation/v1/version").open(version),
-        v1("GET", "FederationUserDevicesQueryServlet", "/_matrix/federation/v1/user/devices/{user_id}").server(devices),
-        v1("POST", "FederationClientKeysQueryServlet", "/_matrix/federation/v1/user/keys/query").server(keys),
-        v1("POST", "FederationClientKeysClaimServlet", "/_matrix/federation/v1/user/keys/claim").server(claim),
+        route("GET", "FederationVersionServlet", "/_matrix/federation/v1/version").open(version),
+        route("GET", "FederationUserDevicesQueryServlet", "/_matrix/federation/v1/user/devices/{user_id}")
+            .server(devices),
+        route("POST", "FederationClientKeysQueryServlet", "/_matrix/federation/v1/user/keys/query").server(keys),
+        route("POST", "FederationClientKeysClaimServlet", "/_matrix/federation/v1/user/keys/claim").server(claim),
     ]
 }
 

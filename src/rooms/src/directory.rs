@@ -141,6 +141,9 @@ impl Rooms {
             federated_only: false,
         };
         let store = &self.cx.store;
+        if since.is_none() {
+            store.await_statistics().await?;
+        }
         let (mut rooms, total) = futures::try_join!(store.public_rooms(&query), store.count_public_rooms(&query))?;
         let more = rooms.len() as i64 > limit;
         if more {
