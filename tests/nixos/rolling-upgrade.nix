@@ -10,9 +10,10 @@
 let
   plexus = self.packages.${pkgs.stdenv.hostPlatform.system}.plexus;
   # The same program under another path is another version as far as units are concerned.
-  next = pkgs.runCommand "plexus-next" {
-    meta.mainProgram = "plexus";
-  } "mkdir -p $out/bin && cp ${lib.getExe plexus} $out/bin/plexus";
+  next = pkgs.runCommand "plexus-next" { meta.mainProgram = "plexus"; } ''
+    mkdir -p $out/bin
+    cp ${lib.getExe plexus} $out/bin/plexus
+  '';
   broken = pkgs.writeShellScriptBin "plexus" ''
     case "$1" in
       homeserver | worker) echo "this version does not work" >&2; exit 1 ;;
