@@ -101,9 +101,10 @@
         // import ./tests/nixos { inherit self pkgs; }
         // {
           package = self.packages.${system}.plexus;
-          documentation =
-            pkgs.runCommand "plexus-documentation" { }
-              "diff -u ${./nixos-module/README.md} ${self.packages.${system}.options-doc} && touch $out";
+          documentation = pkgs.runCommand "plexus-documentation" { } ''
+            diff -u ${./nixos-module/README.md} ${self.packages.${system}.options-doc}
+            touch $out
+          '';
         }
       );
 

@@ -374,9 +374,9 @@ in
   );
 
   # Building it runs check-config on what the units of services.matrix-synapse will read.
-  from-synapse = pkgs.runCommand "plexus-taken-over" {
-    checks = takenOver.system.checks;
-  } "touch $out";
+  from-synapse = pkgs.runCommand "plexus-taken-over" { checks = takenOver.system.checks; } ''
+    touch $out
+  '';
 
   # Both hosts of a cluster render, and each has its own units.
   hosts = pkgs.runCommand "plexus-hosts" { } ''
