@@ -297,12 +297,11 @@ impl Rooms {
             };
             let Shown { mut entry, children, mut told, hidden } = shown;
             if q.max_depth.is_none_or(|max| depth < max) {
-                let next = children.iter().rev().filter_map(|c| {
-                    let room = c.get("state_key")?.as_str().filter(|r| !hidden.contains(*r))?;
+                let shown_below = children.iter().rev().filter_map(|c| Some((c.get("state_key")?.as_str()?, c)));
+                session.room_queue.extend(shown_below.filter(|(room, _)| !hidden.contains(*room)).map(|(room, c)| {
                     let via = serde_json::from_value(c["content"]["via"].clone()).unwrap_or_default();
-                    Some(Queued(room.to_owned(), via, depth + 1, told.remove(room)))
-                });
-                session.room_queue.extend(next);
+                    Queued(room.to_owned(), via, depth + 1, told.remove(room))
+                }));
             }
             entry.insert("children_state".into(), children.into());
             rooms.push(Value::Object(entry));

@@ -335,7 +335,7 @@ mod tests {
         let factors = config::misc::Caches {
             event_cache_size: 0,
             global_factor: 1.0,
-            per_cache_factors: [("get_user_by_id".to_owned(), 0.25)].into(),
+            per_cache_factors: [("get_user_by_id".to_owned(), 0.25), ("get_partial_rooms".to_owned(), 0.0)].into(),
             entry_ttl_ms: None,
             sync_response_cache_duration_ms: 0,
             autotuning: None,
@@ -347,6 +347,8 @@ mod tests {
         };
         assert!((190..=200).contains(&held(registry.cache("get_room_summary", 100))));
         assert!((45..=50).contains(&held(registry.cache("get_user_by_id", 100))));
+        // What is read again and again is kept whatever the factor is.
+        assert!((1..=8).contains(&held(registry.cache("get_partial_rooms", 1))));
         assert!((95..=100).contains(&held(registry.sized("*getEvent*", 100))));
     }
 

@@ -2,10 +2,10 @@
 //! state groups, and notifications in `event_push_actions_staging`.
 
 use super::groups::{self, Groups};
+use super::pushes::Pushes;
 use super::{NewEvent, NewGroup, PushAction, extras};
 use crate::{Store, transaction};
 use ruma::{EventId, RoomId, RoomVersionId};
-use tokio_postgres::types::ToSql;
 use types::{Boxed, Result};
 
 const STAGE: &str = "INSERT INTO event_push_actions_staging
@@ -13,40 +13,6 @@ const STAGE: &str = "INSERT INTO event_push_actions_staging
     SELECT e, u, a, n, h, r, t, $8
     FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::smallint[], $7::text[])
         AS x(e, u, a, n, h, r, t)";
-
-/// Notifications as columns for [`STAGE`].
-#[derive(Default)]
-struct Staged<'a> {
-    events: Vec<&'a str>,
-    users: Vec<&'a str>,
-    actions: Vec<&'a str>,
-    notify: Vec<i16>,
-    highlight: Vec<i16>,
-    unread: Vec<i16>,
-    threads: Vec<&'a str>,
-}
-
-impl<'a> Staged<'a> {
-    /// Of events' ids with what they do to somebody, and their threads.
-    fn of(push: impl Iterator<Item = (&'a str, &'a PushAction, &'a str)>) -> Self {
-        let mut columns = Self::default();
-        for (event, action, thread) in push {
-            columns.events.push(event);
-            columns.users.push(&action.user_id);
-            columns.actions.push(&action.actions);
-            columns.notify.push(i16::from(action.notify));
-            columns.highlight.push(i16::from(action.highlight));
-            columns.unread.push(i16::from(action.unread));
-            columns.threads.push(thread);
-        }
-        columns
-    }
-
-    fn params<'p>(&'p self, now_ms: &'p i64) -> [&'p (dyn ToSql + Sync); 8] {
-        let Self { events, users, actions, notify, highlight, unread, threads } = self;
-        [events, users, actions, notify, highlight, unread, threads, now_ms]
-    }
-}
 
 impl Store {
     /// Stores groups and notifications of events that another process will persist.
@@ -60,7 +26,7 @@ impl Store {
         Box::pin(async move {
             let groups = Groups::of(groups.iter().map(|g| (room_id.as_str(), g)));
             let (edges, entries) = (&groups.edges, &groups.entries);
-            let staged = Staged::of(
+            let staged = Pushes::of(
                 events
                     .iter()
                     .flat_map(|e| e.push.iter().map(move |p| (e.pdu.event_id.as_str(), p, e.push_thread.as_str()))),
@@ -86,7 +52,7 @@ impl Store {
         if push.is_empty() {
             return Ok(());
         }
-        let staged = Staged::of(push.iter().map(|p| (event_id.as_str(), p, thread)));
+        let staged = Pushes::of(push.iter().map(|p| (event_id.as_str(), p, thread)));
         self.db.execute(STAGE, &staged.params(&now_ms)).await.map(|_| ())
     }
 

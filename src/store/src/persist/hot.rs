@@ -3,6 +3,7 @@
 //! sliding sync position of the rooms. The stream ids are taken inside it, so none is in flight longer
 //! than the statement lasts.
 
+use super::pushes::Pushes;
 use super::{NewEvent, RoomWrite};
 use crate::Store;
 use crate::db::Conn;
@@ -130,12 +131,14 @@ async fn insert(store: &Store, conn: &Conn, sql: &str, writes: &[RoomWrite], now
     let edges = edges(&events);
     let txns = transactions(&events);
     let (ext_rooms, ext) = extremities(writes);
-    let push = pushes(&events);
+    let push = Pushes::of(
+        events.iter().flat_map(|e| e.push.iter().map(|p| (e.pdu.event_id.as_str(), p, e.push_thread.as_str()))),
+    );
     #[rustfmt::skip]
     let rows = conn.query(sql, &[
         &ids, &rooms, &kinds, &senders, &depths, &times, &has_url, &keys, &metas, &jsons, &formats, &groups, &outliers,
         &rejected, &store.instance(), &now_ms, &edges.0, &edges.1, &txns.0, &txns.1, &txns.2, &ext_rooms, &ext.0, &ext.1,
-        &search.0, &search.1, &search.2, &push.ids, &push.users, &push.actions, &push.notif, &push.highlight,
+        &search.0, &search.1, &search.2, &push.events, &push.users, &push.actions, &push.notify, &push.highlight,
         &push.unread, &push.threads,
     ]).await?;
     let by_id: HashMap<&str, i64> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
@@ -171,29 +174,4 @@ fn extremities(writes: &[RoomWrite]) -> (Vec<&str>, (Vec<&str>, Vec<&str>)) {
     let rooms = last.keys().copied().collect();
     let ext = last.iter().flat_map(|(room, ids)| ids.iter().map(|id| (id.as_str(), *room))).unzip();
     (rooms, ext)
-}
-
-#[derive(Default)]
-struct Pushes<'a> {
-    ids: Vec<&'a str>,
-    users: Vec<&'a str>,
-    actions: Vec<&'a str>,
-    notif: Vec<i16>,
-    highlight: Vec<i16>,
-    unread: Vec<i16>,
-    threads: Vec<&'a str>,
-}
-
-fn pushes<'a>(events: &[&'a NewEvent]) -> Pushes<'a> {
-    let mut out = Pushes::default();
-    for (e, p) in events.iter().flat_map(|e| e.push.iter().map(move |p| (e, p))) {
-        out.ids.push(e.pdu.event_id.as_str());
-        out.users.push(&p.user_id);
-        out.actions.push(&p.actions);
-        out.notif.push(i16::from(p.notify));
-        out.highlight.push(i16::from(p.highlight));
-        out.unread.push(i16::from(p.unread));
-        out.threads.push(&e.push_thread);
-    }
-    out
 }

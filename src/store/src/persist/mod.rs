@@ -6,6 +6,7 @@ mod extras;
 mod groups;
 mod hot;
 mod parted;
+mod pushes;
 mod remote;
 mod state;
 
